@@ -6,10 +6,10 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help install demo test check fix bench lock clean
+.PHONY: help install demo test test-newer check fix bench screenshots lock clean
 
 help: ## list these commands
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 install: $(STAMP) ## build .venv with the pinned dependencies and the package
 
@@ -23,6 +23,9 @@ demo: install ## watch model output stream through Penstock into a browser
 test: install ## run every test whose services are installed, and say what was skipped
 	@$(BIN)/python -m pytest -q -ra $(ARGS)
 
+test-newer: ## run the fast path's tests on a newer Python, where one is installed
+	@scripts/newer-python
+
 check: install ## formatting, lint, types, import contracts
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/pyright && $(BIN)/lint-imports
 
@@ -31,6 +34,9 @@ fix: install ## format, and repair what can be repaired
 
 bench: install ## measure against C, nchan, Node, Go and sse-starlette, side by side
 	@$(BIN)/python -m bench $(ARGS)
+
+screenshots: install ## take the pictures of docs/images from the running demo
+	@$(BIN)/python tests/browser/screenshots.py
 
 lock: install ## pin every dependency with its hashes, naming no index
 	@$(BIN)/uv pip compile --universal --python-version 3.11 --group dev pyproject.toml \

@@ -23,6 +23,7 @@ SRC = Path(__file__).parents[2] / "src"
 PURE = {
     "__future__",
     "base64",
+    "bisect",
     "binascii",
     "codecs",
     "collections",
@@ -35,6 +36,7 @@ PURE = {
     "itertools",
     "json",
     "math",
+    "operator",
     "re",
     "string",
     "struct",
@@ -50,7 +52,7 @@ ROOMS = {
 }
 # What `core` itself needs is less: it never looks into a payload.
 PURE_IN = {
-    "core": {"__future__", "collections", "collections.abc", "dataclasses", "enum", "typing"},
+    "core": PURE & {"__future__", "bisect", "collections.abc", "dataclasses", "enum", "typing"},
     "wire": PURE,
     "llm": PURE,
 }

@@ -16,8 +16,10 @@ depends on the log's length or on readers.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from penstock.core.cursor import Offset
 from penstock.core.errors import StreamEnded
@@ -38,11 +40,11 @@ class Retention:
     max_age_s: float | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Head:
+class Head(NamedTuple):
     """Where a log stands. `earliest` and `tail` are offsets' positions in `epoch`.
 
     What can be read lies after `earliest` and up to `tail`; they are equal when nothing is kept.
+    A tuple, because one is made at every commit, and a frozen dataclass costs three times that.
     """
 
     epoch: int
@@ -64,7 +66,18 @@ class Head:
 class Log:
     """One stream's records, in order. Not safe for use from several threads."""
 
-    __slots__ = ("_dropped", "_first", "_records", "bytes", "end", "epoch", "name", "retention")
+    __slots__ = (
+        "_dropped",
+        "_ends",
+        "_first",
+        "_payload_bytes",
+        "_records",
+        "bytes",
+        "end",
+        "epoch",
+        "name",
+        "retention",
+    )
 
     def __init__(self, name: str, epoch: int, retention: Retention | None = None) -> None:
         self.name = name
@@ -73,6 +86,8 @@ class Log:
         self.end: EndReason | None = None
         self.bytes = 0
         self._records: list[Record] = []
+        self._ends: list[int] = []  # payload bytes ever appended, up to and with each record
+        self._payload_bytes = 0
         self._first = 0  # entries of the list that are dropped but not yet cut off
         self._dropped = 0  # records cut off for good: position of the list's start
 
@@ -96,13 +111,10 @@ class Log:
 
     def head(self) -> Head:
         """Where the log stands now."""
+        dropped, count = self._dropped, len(self._records)
+        first = self._first
         return Head(
-            epoch=self.epoch,
-            earliest=self.earliest,
-            tail=self.tail,
-            records=self.tail - self.earliest,
-            bytes=self.bytes,
-            end=self.end,
+            self.epoch, dropped + first, dropped + count, count - first, self.bytes, self.end
         )
 
     def append(self, batch: Sequence[NewRecord], now: float) -> list[Record]:
@@ -112,13 +124,18 @@ class Log:
         """
         if self.end is not None:
             raise StreamEnded(self.name, self.end)
-        position = self.tail
+        position = self._dropped + len(self._records)
         added: list[Record] = []
-        size = 0
+        add, add_end = added.append, self._ends.append
+        size, payload_bytes = 0, self._payload_bytes
         for new in batch:
             position += 1
-            added.append(Record(position, new.payload, new.type, new.key, now))
-            size += len(new.payload) + len(new.type) + len(new.key)
+            payload, type_, key = new.payload, new.type, new.key
+            add(Record(position, payload, type_, key, now))
+            payload_bytes += len(payload)
+            add_end(payload_bytes)
+            size += len(payload) + len(type_) + len(key)
+        self._payload_bytes = payload_bytes
         self._records += added
         self.bytes += size
         self.trim(now)
@@ -138,16 +155,13 @@ class Log:
         `max_bytes` of payload. From a position that is no longer kept it gives the oldest kept:
         it is the subscription that notices and tells of the gap.
         """
-        records = self._records
+        records, ends = self._records, self._ends
         start = max(after - self._dropped, self._first)
         stop = min(start + max(max_records, 1), len(records))
-        size = 0
-        # Where to stop is found before anything is copied, so that a reader who allows many
-        # records and few bytes does not copy the rest of the log at every read.
-        for index in range(start, stop):
-            size += len(records[index].payload)
-            if size > max_bytes and index > start:
-                return records[start:index]
+        if start < stop and ends[stop - 1] - ends[start] > max_bytes - len(records[start].payload):
+            before = ends[start] - len(records[start].payload)
+            # What fits ends where the running sum passes the limit; the first record always fits.
+            stop = max(bisect_right(ends, before + max_bytes, start, stop), start + 1)
         return records[start:stop]
 
     def trim(self, now: float) -> int:
@@ -170,7 +184,7 @@ class Log:
         # Cutting the list's front moves the rest. Doing it when an eighth is dropped keeps the
         # cost per append constant, at the price of an eighth more entries.
         if first > 64 and first * 8 > len(records):
-            del records[:first]
+            del records[:first], self._ends[:first]
             self._dropped += first
             self._first = 0
         return dropped

@@ -93,7 +93,8 @@ def header(headers: Headers, name: bytes) -> str | None:
     """Give a header's value as text, or None. Names in ASGI are lower case; the first stands."""
     for key, value in headers:
         if key == name:
-            return value.decode("latin-1").strip()
+            # Optional white space is these two (RFC 9110 5.6.3); str.strip() takes more.
+            return value.decode("latin-1").strip(" \t")
     return None
 
 

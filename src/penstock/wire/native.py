@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import json
 from base64 import b64encode
-from collections.abc import Iterable, Mapping
-from typing import Final
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
+from operator import attrgetter
+from typing import Final, cast
 
 from penstock.core.cursor import DIGITS, END_MARK, Offset, offset_prefix, position_text
 from penstock.core.record import Record
@@ -23,6 +25,10 @@ from penstock.wire.sse import encode_comment, encode_event, encode_retry
 HEARTBEAT: Final = encode_comment()
 _PAIRS: Final = [(a + b).encode() for a in DIGITS for b in DIGITS]
 _BLOCK: Final = len(_PAIRS)
+_SHORT: Final = [position_text(position).encode() for position in range(_BLOCK)]
+_payload_of: Final = cast("Callable[[Record], bytes]", attrgetter("payload"))
+_type_of: Final = cast("Callable[[Record], str]", attrgetter("type"))
+_key_of: Final = cast("Callable[[Record], str]", attrgetter("key"))
 
 
 class NativeEncoder:
@@ -37,41 +43,103 @@ class NativeEncoder:
     def encode(self, records: Iterable[Record]) -> list[bytes]:
         """Give one event a record, in order.
 
-        Workload: replay of 100,000 records of 110 bytes to a late joiner. Writing the whole id
-        for each record cost as much as the rest; ids that differ in the last two digits share
-        what is before them, and plain payloads go through one formatting.
+        Workload: a token a time, to few readers each. A plain record goes through one formatting,
+        0.4 µs, where checking and joining every field costs 3.
         """
         events: list[bytes] = []
-        add = events.append
-        block, shared = -1, b""
+        prefix = self._prefix
         for record in records:
-            if self._binary:
-                record = Record(record.position, b64encode(record.payload), record.type, record.key)
-            payload, position = record.payload, record.position
-            if (
-                position < _BLOCK
-                or record.type
-                or record.key
-                or b"\n" in payload
-                or b"\r" in payload
-            ):
-                add(self._encode_one(record))
-                continue
-            upper = position // _BLOCK
-            if upper != block:
-                # All but the last two digits: the count of digits is that of the position.
-                block = upper
-                shared = self._prefix + position_text(position)[:-2].encode()
-            add(b"id: %b%b\ndata: %b\n\n" % (shared, _PAIRS[position % _BLOCK], payload))
+            position, payload = record.position, record.payload
+            if record.type or record.key or b"\n" in payload or b"\r" in payload or self._binary:
+                events.append(self._encode_one(record))
+            else:
+                place = _SHORT[position] if position < _BLOCK else position_text(position).encode()
+                events.append(b"id: %b%b\ndata: %b\n\n" % (prefix, place, payload))
         return events
 
+    def encode_joined(self, records: Sequence[Record]) -> bytes:
+        """Give the events of consecutive records as one run of bytes: `encode`, joined.
+
+        Workload: replay of 100,000 records of 85 bytes to a late joiner. Making each event by
+        itself and joining them costs 1.2 µs a record; here nothing is done for each record but in
+        C, 0.2 µs. A payload with a line end in it sends its neighbours the slow way too.
+        """
+        if self._binary or not _is_dense(records):
+            return b"".join(self.encode(records))
+        short = len(DIGITS) - records[0].position  # ids of one digit
+        if short > 0:
+            return b"".join(self.encode(records[:short])) + self.encode_joined(records[short:])
+        payloads = list(map(_payload_of, records))
+        content = b"".join(payloads)
+        if b"\n" in content or b"\r" in content:
+            return b"".join(self.encode(records))
+        heads = self._heads(records[0].position, records[-1].position)
+        parts = [b""] * (3 * len(records))
+        parts[0::3], parts[1::3], parts[2::3] = heads, _middles(records), payloads
+        # Each head begins with the end of the event before it; the first has none before it.
+        parts[0] = parts[0][2:]
+        parts.append(b"\n\n")
+        return b"".join(parts)
+
+    def _heads(self, first: int, last: int) -> list[bytes]:
+        """The `id:` lines of a dense run of positions, but for their last two digits: ids of one
+        block share the rest."""
+        heads: list[bytes] = []
+        for block in range(first // _BLOCK, last // _BLOCK + 1):
+            start = block * _BLOCK
+            low, high = max(first - start, 0), min(last - start + 1, _BLOCK)
+            # Of the first block, ids of two digits are meant; their count is all that is shared.
+            shared = position_text(start)[:-2].encode() if start else b"2"
+            heads += [b"\n\nid: " + self._prefix + shared] * (high - low)
+        return heads
+
     def _encode_one(self, record: Record) -> bytes:
+        payload = b64encode(record.payload) if self._binary else record.payload
         return encode_event(
-            record.payload,
+            payload,
             id=self._prefix + position_text(record.position).encode(),
             type=record.type.encode(),
             key=record.key.encode(),
         )
+
+
+def _is_dense(records: Sequence[Record]) -> bool:
+    return len(records) > 0 and records[-1].position - records[0].position == len(records) - 1
+
+
+def _middles(records: Sequence[Record]) -> list[bytes]:
+    """What stands between each head and its payload: two digits, the names, `data: `."""
+    first, count = records[0], len(records)
+    low, high = first.position, first.position + count
+    types, keys = list(map(_type_of, records)), list(map(_key_of, records))
+    # Comparing lists of the same few strings is comparing pointers; a set would hash them all.
+    if types == [first.type] * count and keys == [first.key] * count:
+        tails = _tails(first.type, first.key)
+        middles: list[bytes] = []
+        while low < high:
+            stop = min(high, (low // _BLOCK + 1) * _BLOCK)
+            middles += tails[low % _BLOCK : low % _BLOCK + stop - low]
+            low = stop
+        return middles
+    forms = {(type_, key): _form(type_, key) for type_ in set(types) for key in set(keys)}
+    names = zip(types, keys, strict=True)
+    return [
+        _PAIRS[position % _BLOCK] + forms[name]
+        for position, name in zip(range(low, high), names, strict=True)
+    ]
+
+
+@lru_cache(maxsize=16)
+def _tails(type_: str, key: str) -> list[bytes]:
+    """The middles of one block's records that have these names. 200 KB each; streams use few."""
+    form = _form(type_, key)
+    return [pair + form for pair in _PAIRS]
+
+
+def _form(type_: str, key: str) -> bytes:
+    type_line = f"\nevent: {type_}" if type_ else ""
+    key_line = f"\nkey: {key}" if key else ""
+    return f"{type_line}{key_line}\ndata: ".encode()
 
 
 def preamble(retry_ms: int) -> bytes:
