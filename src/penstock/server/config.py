@@ -1,0 +1,185 @@
+"""Configuration, defined once: flags, environment and file all come from `Settings`.
+
+Precedence: flags of the command, then `PENSTOCK_…` in the environment, then `penstock.toml` (or
+the file given), then the defaults, which are those of `core/limits.py`. An unknown key in a file is
+an error: a typo must not silently mean the default.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from penstock.core import limits
+from penstock.core.errors import SettingInvalid
+from penstock.core.log import Retention
+
+ENVIRONMENT_PREFIX = "PENSTOCK_"
+DEFAULT_FILE = "penstock.toml"
+
+
+def _backend_known(url: str) -> str:
+    if url != "memory://":
+        raise ValueError("is not a backend of this version; use 'memory://'")
+    return url
+
+
+def _hosts_plain(hosts: tuple[str, ...]) -> tuple[str, ...]:
+    for host in hosts:
+        if "/" in host or not host:
+            raise ValueError(f"takes host names, not {host!r}")
+    return tuple(host.lower() for host in hosts)
+
+
+class Settings(BaseModel):
+    """What a hub and a server can be told. Times are in seconds, sizes in bytes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    # where
+    backend: Annotated[str, AfterValidator(_backend_known)] = Field(
+        "memory://", description="Where logs are kept."
+    )
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(4437, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    allow_unauthenticated: bool = Field(
+        False,
+        description="Listen beyond loopback although nobody is asked who they are.",
+    )
+
+    # who
+    allowed_hosts: Annotated[tuple[str, ...], AfterValidator(_hosts_plain)] = Field(
+        ("localhost", "127.0.0.1", "[::1]"),
+        description="Host names answered to, without port; '*' answers to any.",
+    )
+    allowed_origins: tuple[str, ...] = Field(
+        (), description="Origins whose pages may read and write, beside the server's own."
+    )
+
+    # readers
+    heartbeat_s: float = Field(limits.HEARTBEAT_S, gt=0, description="Silence before a heartbeat.")
+    retry_ms: int = Field(
+        limits.RETRY_MS, ge=100, description="Middle of the jittered reconnection time, in ms."
+    )
+    max_readers: int = Field(limits.MAX_READERS, ge=1, description="Open readers taken at once.")
+    stall_s: float = Field(
+        limits.STALL_S, gt=0, description="How long a reader may take nothing before it is cut."
+    )
+    view_tail_bytes: int = Field(
+        limits.VIEW_TAIL_BYTES, ge=0, description="Encoded bytes kept ready of each stream."
+    )
+
+    # streams
+    max_record_bytes: int = Field(limits.MAX_RECORD_BYTES, ge=1, description="Largest record.")
+    max_body_bytes: int = Field(limits.MAX_BODY_BYTES, ge=1, description="Largest request body.")
+    max_streams: int = Field(limits.MAX_STREAMS, ge=1, description="Streams kept at once.")
+    max_store_bytes: int = Field(
+        limits.MAX_STORE_BYTES, ge=1, description="Bytes kept over all streams, in memory."
+    )
+    retain_records: int = Field(limits.RETAIN_RECORDS, ge=1, description="Records kept a stream.")
+    retain_bytes: int = Field(limits.RETAIN_BYTES, ge=1, description="Bytes kept a stream.")
+    retain_age_s: float | None = Field(None, gt=0, description="Age a record is kept; none: any.")
+    ended_ttl_s: float = Field(
+        limits.ENDED_TTL_S, ge=0, description="How long an ended stream of a producer is kept."
+    )
+
+    # requests
+    header_bytes: int = Field(limits.HEADER_BYTES, ge=512, description="Largest request head.")
+    header_s: float = Field(limits.HEADER_S, gt=0, description="Time for a request head.")
+
+    # going away
+    drain_s: float = Field(limits.DRAIN_S, ge=0, description="Time readers get when stopping.")
+    cancel_s: float = Field(limits.CANCEL_S, gt=0, description="Time a cancelled producer gets.")
+
+    log_level: str = Field("info", description="debug, info, warning or error.")
+
+    @property
+    def retention(self) -> Retention:
+        """The retention of streams that are not given one of their own."""
+        return Retention(
+            max_records=self.retain_records,
+            max_bytes=self.retain_bytes,
+            max_age_s=self.retain_age_s,
+        )
+
+
+def make_settings(**values: object) -> Settings:
+    """Make settings of plain values. Raises SettingInvalid, naming the setting and why."""
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = ".".join(str(part) for part in first["loc"]) or "settings"
+        raise SettingInvalid(name, f"{first['msg'][:1].lower()}{first['msg'][1:]}") from None
+
+
+def load_settings(
+    flags: Mapping[str, object],
+    *,
+    file: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Settings:
+    """Merge flags, environment and file, in this order of precedence.
+
+    A flag of None was not given. `file` must exist when named; otherwise `penstock.toml` in the
+    working directory is read where there is one. Lists in the environment are comma-separated.
+    Raises SettingInvalid.
+    """
+    values = dict(_from_file(file))
+    values.update(_from_environment(os.environ if environment is None else environment))
+    values.update({name: value for name, value in flags.items() if value is not None})
+    return make_settings(**values)
+
+
+def refuse_open_door(settings: Settings) -> None:
+    """Refuse to listen beyond loopback without being told so in as many words.
+
+    Raises SettingInvalid.
+    """
+    if settings.allow_unauthenticated or is_loopback(settings.host):
+        return
+    raise SettingInvalid(
+        "host",
+        f"{settings.host!r} is reachable from other machines and nobody is asked who they are; "
+        "put a proxy that authenticates in front, or say --allow-unauthenticated",
+    )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address or host name is this machine's own."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _from_file(file: Path | None) -> Mapping[str, object]:
+    path = file or Path(DEFAULT_FILE)
+    if not path.is_file():
+        if file is None:
+            return {}
+        raise SettingInvalid("config", f"names {str(file)!r}, which is no file")
+    try:
+        table: Mapping[str, object] = tomllib.loads(path.read_text("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingInvalid("config", f"{str(path)!r} is no TOML: {error}") from None
+    return table
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, object]:
+    values: dict[str, object] = {}
+    for name, field in Settings.model_fields.items():
+        text = environment.get(ENVIRONMENT_PREFIX + name.upper())
+        if text is None:
+            continue
+        is_list = "tuple" in str(field.annotation)
+        values[name] = tuple(p.strip() for p in text.split(",") if p.strip()) if is_list else text
+    return values
