@@ -1,0 +1,3 @@
+module bench/gofan
+
+go 1.21
