@@ -69,10 +69,10 @@ MAX_TYPE_BYTES: Final = 64
 """Longest record type: it is repeated in every event."""
 
 MAX_KEY_BYTES: Final = 256
-"""Longest record key."""
+"""Longest record key: a name with a path in it fits, a document does not."""
 
 MAX_NAME_BYTES: Final = 512
-"""Longest stream name, decoded."""
+"""Longest stream name, decoded. Percent-encoded it still fits in any proxy's request line."""
 
 MAX_BODY_BYTES: Final = 8 * 1024 * 1024
 """Largest request body: eight of the largest records in a batch."""
@@ -102,6 +102,17 @@ HEADER_BYTES: Final = 32 * 1024
 
 HEADER_S: Final = 10.0
 """Time in which a request head must have arrived, from its connection or its first byte."""
+
+# --- upstreams ----------------------------------------------------------------------------------
+
+UPSTREAM_CONNECT_S: Final = 10.0
+"""Time for a connection to a provider, TLS included: three lost SYNs are 7 s."""
+
+FIRST_TOKEN_S: Final = 180.0
+"""Time from a request to the first word or thought. Reasoning models can take minutes."""
+
+BETWEEN_TOKENS_S: Final = 60.0
+"""Silence in the middle of an answer after which it is taken for dead."""
 
 # --- going away ---------------------------------------------------------------------------------
 

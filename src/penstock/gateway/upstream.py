@@ -24,6 +24,7 @@ from penstock.core.errors import (
     UpstreamError,
     UpstreamTruncated,
 )
+from penstock.core.limits import BETWEEN_TOKENS_S, FIRST_TOKEN_S, UPSTREAM_CONNECT_S
 from penstock.llm import anthropic, openai_chat
 from penstock.llm.events import (
     TRUNCATED,
@@ -82,9 +83,9 @@ class Upstream:
     base_url: str
     model: str
     api_key: str = field(default="", repr=False)
-    connect_timeout_s: float = 10.0
-    first_token_timeout_s: float = 180.0
-    between_tokens_timeout_s: float = 60.0
+    connect_timeout_s: float = UPSTREAM_CONNECT_S
+    first_token_timeout_s: float = FIRST_TOKEN_S
+    between_tokens_timeout_s: float = BETWEEN_TOKENS_S
     extra: Mapping[str, Json] = field(default_factory=dict[str, Json])
 
     def __post_init__(self) -> None:
