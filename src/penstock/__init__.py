@@ -6,6 +6,7 @@ from penstock.core.errors import CallerError, PeerError, PenstockError, WorldErr
 from penstock.core.log import Retention
 from penstock.core.record import EndReason, NewRecord
 from penstock.server.hub import Hub
+from penstock.server.payload import json_record
 from penstock.server.stream import Stream
 
 __all__ = [
@@ -20,4 +21,5 @@ __all__ = [
     "Stream",
     "WorldError",
     "connect",
+    "json_record",
 ]

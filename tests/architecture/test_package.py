@@ -24,6 +24,7 @@ PUBLIC = [
     "Stream",
     "WorldError",
     "connect",
+    "json_record",
 ]
 
 

@@ -16,6 +16,9 @@ from penstock.core.limits import MAX_STORE_BYTES, MAX_STREAMS
 from penstock.core.log import Head, Log
 from penstock.core.record import EndReason, NewRecord, Record
 
+PAST_EPOCHS = 10_000
+"""Deleted names whose epoch is remembered: a megabyte."""
+
 
 class _Kept:
     """One stream: its log, how it was created, who watches it."""
@@ -56,7 +59,10 @@ class MemoryBackend:
         self._max_bytes = max_bytes
         self._streams: dict[str, _Kept] = {}
         self._bytes = 0
-        self._last_epoch = 0
+        # Epochs of deleted names, so that one that is made again begins a later one. Bounded: what
+        # is forgotten of the oldest raises the floor for every name.
+        self._past_epochs: dict[str, int] = {}
+        self._epoch_floor = 0
         self._trim_queue: list[str] = []
 
     @property
@@ -74,9 +80,8 @@ class MemoryBackend:
             return kept.log.head(), False
         if len(self._streams) >= self._max_streams:
             raise StoreFull("streams", self._max_streams)
-        # Epochs rise over all names: one that is deleted and made again never repeats its own.
-        self._last_epoch = next_epoch(self._wall_clock(), self._last_epoch)
-        log = Log(name, self._last_epoch, config.retention)
+        last = max(self._past_epochs.pop(name, 0), self._epoch_floor)
+        log = Log(name, next_epoch(self._wall_clock(), last), config.retention)
         self._streams[name] = _Kept(log, config)
         return log.head(), True
 
@@ -123,6 +128,7 @@ class MemoryBackend:
     async def delete(self, name: str) -> None:
         kept = self._kept(name)
         del self._streams[name]
+        self._remember_epoch(name, kept.log.epoch)
         self._bytes -= kept.log.footprint
         if kept.log.close(EndReason.LOST):
             self._tell_end(kept)
@@ -161,6 +167,12 @@ class MemoryBackend:
         head = kept.log.head()
         for listener in tuple(kept.listeners):
             listener.trimmed(head)
+
+    def _remember_epoch(self, name: str, epoch: int) -> None:
+        self._past_epochs[name] = epoch
+        if len(self._past_epochs) > PAST_EPOCHS:
+            oldest = next(iter(self._past_epochs))
+            self._epoch_floor = max(self._epoch_floor, self._past_epochs.pop(oldest))
 
     def _tell_end(self, kept: _Kept) -> None:
         head = kept.log.head()

@@ -32,6 +32,11 @@ Endpoint = Callable[[Hub, str, Scope, Receive, Send], Awaitable[None]]
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 FORWARDED: Final = frozenset({b"forwarded", b"x-forwarded-for", b"x-real-ip", b"via"})
 
+EXPOSED: Final = (
+    b"allow, location, retry-after, stream-closed, stream-earliest-offset, stream-end-reason, "
+    b"stream-next-offset, stream-sse-data-encoding, stream-up-to-date"
+)
+
 STREAM: Final[dict[str, Endpoint]] = {
     "GET": read.read,
     "HEAD": read.read,
@@ -58,11 +63,11 @@ class App:
         if scope["type"] != "http":
             await _refuse_scope(scope, send)
             return
-        await answer(self._route, scope, receive, send)
+        # Around everything, so that a page of an allowed origin can read errors too.
+        await answer(self._route, scope, receive, with_cors(self.hub, scope, send))
 
     async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
         check_request(self.hub, scope)
-        send = with_cors(self.hub, scope, send)
         path = relative_path(scope)
         endpoints, raw_name = _find(path)
         if scope["method"] == "OPTIONS":
@@ -234,7 +239,7 @@ def with_cors(hub: Hub, scope: Scope, send: Send) -> Send:
         return send
     extra: http.Headers = [
         (b"access-control-allow-origin", origin.encode("latin-1")),
-        (b"access-control-expose-headers", b"stream-next-offset, stream-closed, location"),
+        (b"access-control-expose-headers", EXPOSED),
         (b"access-control-allow-methods", b"GET, HEAD, PUT, POST, DELETE"),
         (
             b"access-control-allow-headers",

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from penstock.core.errors import BodyMalformed
+from penstock.core.record import NewRecord
 from penstock.wire.http import is_json, is_text
 
 Payload = bytes | str | int | float | bool | list[Any] | dict[str, Any] | None
@@ -41,6 +42,14 @@ def encode_payload(payload: Payload, content_type: str) -> bytes:
         except UnicodeEncodeError:
             raise BodyMalformed("has half a character: an unpaired surrogate") from None
     raise BodyMalformed(f"of a {content_type!r} stream is bytes, not {type(payload).__name__}")
+
+
+def json_record(value: Payload, *, type: str = "", key: str = "") -> NewRecord:
+    """Make a record of a JSON value, with a type or key: what a producer's source may yield.
+
+    Raises BodyMalformed when it is no JSON value.
+    """
+    return NewRecord(encode_payload(value, "application/json"), type, key)
 
 
 def split_body(body: bytes, content_type: str) -> list[bytes]:

@@ -205,7 +205,8 @@ async def _serve_lost(hub: Hub, request: ReadRequest, scope: Scope, send: Send) 
         await _send_empty(send, 204, [])
         return
     hub.hooks.resumed("lost")
-    await send({"type": "http.response.start", "status": 200, "headers": list(http.STREAM_HEADERS)})
+    headers = [*http.STREAM_HEADERS, *http.SECURITY_HEADERS]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
     body = native.preamble(hub.draw_retry_ms()) + native.lost_event(_plain(request.place))
     if scope["method"] == "HEAD":
         body = b""
@@ -222,7 +223,8 @@ def _plain(place: str) -> str:
 
 async def _send_away(hub: Hub, send: Send) -> None:
     """Tell an `EventSource` to come back later, in the only way it survives: 200, `retry:`, end."""
-    await send({"type": "http.response.start", "status": 200, "headers": list(http.STREAM_HEADERS)})
+    headers = [*http.STREAM_HEADERS, *http.SECURITY_HEADERS]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
     body = native.preamble(hub.draw_retry_ms())
     await send({"type": "http.response.body", "body": body, "more_body": False})
 
