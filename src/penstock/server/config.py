@@ -12,7 +12,7 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
@@ -97,7 +97,9 @@ class Settings(BaseModel):
     drain_s: float = Field(limits.DRAIN_S, ge=0, description="Time readers get when stopping.")
     cancel_s: float = Field(limits.CANCEL_S, gt=0, description="Time a cancelled producer gets.")
 
-    log_level: str = Field("info", description="debug, info, warning or error.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="debug, info, warning or error."
+    )
 
     @property
     def retention(self) -> Retention:

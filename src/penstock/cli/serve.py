@@ -1,0 +1,58 @@
+"""`penstock serve`: streams over HTTP, until a signal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from penstock.server.config import Settings, load_settings
+from penstock.server.serve import make_server, run
+
+
+def _about(name: str) -> str:
+    field = Settings.model_fields[name]
+    return f"{field.description} [default: {field.default}]"
+
+
+def serve(
+    host: Annotated[str | None, typer.Option(help=_about("host"))] = None,
+    port: Annotated[int | None, typer.Option(help=_about("port"))] = None,
+    backend: Annotated[str | None, typer.Option(help=_about("backend"))] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="A TOML file of settings. [default: penstock.toml, if any]")
+    ] = None,
+    allow_unauthenticated: Annotated[
+        bool | None, typer.Option(help=_about("allow_unauthenticated"))
+    ] = None,
+    allowed_host: Annotated[
+        list[str] | None, typer.Option(help="Answer to this host name too. Repeatable.")
+    ] = None,
+    allowed_origin: Annotated[
+        list[str] | None, typer.Option(help="Let pages of this origin read and write. Repeatable.")
+    ] = None,
+    log_level: Annotated[str | None, typer.Option(help=_about("log_level"))] = None,
+    portable: Annotated[
+        bool, typer.Option("--portable", help="Leave the fast path out.", hidden=True)
+    ] = False,
+) -> None:
+    """Serve streams over HTTP.
+
+    Every setting can also be given as PENSTOCK_NAME in the environment or in penstock.toml.
+    """
+    hosts = Settings.model_fields["allowed_hosts"].default
+    settings = load_settings(
+        {
+            "host": host,
+            "port": port,
+            "backend": backend,
+            "allow_unauthenticated": allow_unauthenticated,
+            "allowed_hosts": (*hosts, *allowed_host) if allowed_host else None,
+            "allowed_origins": tuple(allowed_origin) if allowed_origin else None,
+            "log_level": log_level,
+        },
+        file=config,
+    )
+    server = make_server(settings, fast=not portable)
+    run(server, on_ready=lambda address: print(f"penstock serves at {address}", flush=True))
