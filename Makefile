@@ -6,7 +6,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help install demo test test-newer check fix bench screenshots lock clean
+.PHONY: help install demo test test-newer check fix bench screenshots soak lock clean
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -32,11 +32,14 @@ check: install ## formatting, lint, types, import contracts
 fix: install ## format, and repair what can be repaired
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
 
+soak: install ## two minutes of cut connections and slow readers; nothing lost, nothing left behind
+	@$(BIN)/python tests/soak/soak.py $(ARGS)
+
 bench: install ## measure against C, nchan, Node, Go and sse-starlette, side by side
 	@$(BIN)/python -m bench $(ARGS)
 
 screenshots: install ## take the pictures of docs/images from the running demo
-	@$(BIN)/python tests/browser/screenshots.py
+	@PYTHONPATH=tests $(BIN)/python -m browser.screenshots
 
 lock: install ## pin every dependency with its hashes, naming no index
 	@$(BIN)/uv pip compile --universal --python-version 3.11 --group dev pyproject.toml \
