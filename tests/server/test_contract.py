@@ -417,6 +417,11 @@ async def test_an_unknown_stream_is_404_and_lost_to_who_has_read_some_of_it(
     assert end.last_event_id == "000001A~"
     told = {**accept, "Last-Event-ID": end.last_event_id}
     assert (await ask(server.port, "GET", path, told)).status == 204
+    async with events(server.port, f"{path}?last_event_id=000001A") as reader:
+        assert [event.data for event in await reader.rest()] == ['{"reason":"lost"}']
+    answer = await ask(server.port, "GET", f"{path}?last_event_id=nonsense", accept)
+    assert (answer.status, answer.code) == (400, "offset-malformed")
+    assert (await ask(server.port, "GET", f"{path}?offset=000001A", accept)).status == 404
 
 
 # time

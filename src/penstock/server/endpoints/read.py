@@ -45,6 +45,7 @@ class ReadRequest:
 
     place: str = ""
     is_header: bool = False
+    is_resume: bool = False
     refuses_gap: bool = False
     sees_heartbeat: bool = False
     wants_events: bool = True
@@ -64,6 +65,7 @@ class ReadRequest:
         return cls(
             place=place or "",
             is_header=is_header,
+            is_resume=is_header or query.get("last_event_id", "") not in ("", BEGINNING, NOW),
             refuses_gap=_choice(query, "gap", "event", "410"),
             sees_heartbeat=_choice(query, "heartbeat", "comment", "event"),
             wants_events=accepts or live == "events",
@@ -92,7 +94,9 @@ async def read(hub: Hub, name: str, scope: Scope, receive: Receive, send: Send) 
     try:
         stream = hub.get(name)
     except StreamNotFound:
-        if request.wants_events and request.is_header:
+        if request.wants_events and request.is_resume:
+            if not request.is_header:
+                parse_event_id(request.place)  # in the query it is the caller's mistake
             await _serve_lost(hub, request, scope, send)
             return
         raise

@@ -1,0 +1,118 @@
+"""Every Python block in the documentation is Python, and the complete ones do what they say.
+
+A block that makes an `app` is served by uvicorn as the pages say; one that begins with an import is
+a program and is run, with the addresses of the pages replaced by those of a live server; the rest
+are fragments, and compile.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from docs.documents import PAGES, ROOT, Block, blocks, environment, require, serving, uvicorn
+
+PATIENCE_S = 60
+PYTHON = [block for page in PAGES for block in blocks(page, "python")]
+SCRIPTS = [block for page in PAGES for block in blocks(page, "js")]
+APPLICATIONS = [
+    b for b in PYTHON if re.search(r"^(app\b.*=|async def app\()", b.text, re.MULTILINE)
+]
+PROGRAMS = [
+    block
+    for block in PYTHON
+    if block not in APPLICATIONS and block.text.startswith(("import ", "from "))
+]
+
+
+def where(block: Block) -> str:
+    return block.where
+
+
+@pytest.mark.parametrize("block", PYTHON, ids=where)
+def test_a_python_block_compiles(block: Block) -> None:
+    flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+    compile(block.text, block.where, "exec", flags=flags, dont_inherit=True)
+
+
+@pytest.mark.parametrize("block", SCRIPTS, ids=where)
+def test_a_script_for_the_browser_parses(block: Block, tmp_path: Path) -> None:
+    require("node")
+    (tmp_path / "script.mjs").write_text(block.text, "utf-8")
+    done = subprocess.run(
+        ["node", "--check", "script.mjs"],
+        cwd=tmp_path,
+        capture_output=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr.decode()
+
+
+@pytest.mark.parametrize("block", PROGRAMS, ids=where)
+def test_a_program_of_the_documentation_runs(block: Block, server: str, tmp_path: Path) -> None:
+    text = re.sub(r"http://127\.0\.0\.1:(4437|8000)", server, block.text)
+    (tmp_path / "program.py").write_text(text, "utf-8")
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "program.py"],
+        cwd=tmp_path,
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    assert done.returncode == 0, f"{block.where}:\n{done.stderr.decode()}"
+
+
+@pytest.mark.parametrize("block", APPLICATIONS, ids=where)
+def test_an_application_of_the_documentation_serves_streams(block: Block, tmp_path: Path) -> None:
+    (tmp_path / "main.py").write_text(block.text, "utf-8")
+    with serving(uvicorn("main"), tmp_path) as address:
+        answers = [get(f"{address}{prefix}/stream/nobody") for prefix in ("/v1", "")]
+    assert any(b'"stream-not-found"' in body for _, body in answers), answers
+
+
+@pytest.mark.parametrize("fast", [True, False], ids=["fast", "portable"])
+def test_the_readmes_application_streams_an_answer_and_resumes_it(
+    fast: bool, tmp_path: Path
+) -> None:
+    (block,) = [block for block in APPLICATIONS if block.page == ROOT / "README.md"]
+    (tmp_path / "main.py").write_text(block.text, "utf-8")
+    with serving(uvicorn("main", fast=fast), tmp_path) as address:
+        status, body = get(f"{address}/chat/42?prompt=hello+again", method="POST")
+        assert status == 200
+        ids = re.findall(rb"^id: (\S+)$", body, re.MULTILINE)
+        assert re.findall(rb"^data: (.*)$", body, re.MULTILINE) == [
+            b'"hello"',
+            b'"again"',
+            b'{"reason":"complete"}',
+        ]
+        url = f"{address}/v1/stream/chat/42"
+        _, rest = get(
+            url, headers={"Accept": "text/event-stream", "Last-Event-ID": ids[0].decode()}
+        )
+        assert re.findall(rb"^id: (\S+)$", rest, re.MULTILINE) == ids[1:]
+        _, whole = get(url)
+        assert json.loads(whole) == ["hello", "again"]
+
+
+def get(
+    url: str, *, method: str = "GET", headers: dict[str, str] | None = None
+) -> tuple[int, bytes]:
+    """Ask, and give status and body, also of an error."""
+    request = urllib.request.Request(url, method=method, headers=headers or {})
+    try:
+        with urllib.request.urlopen(request, timeout=PATIENCE_S) as response:
+            return response.status, response.read()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read()

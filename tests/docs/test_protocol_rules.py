@@ -1,0 +1,363 @@
+"""The rules of spec/PROTOCOL.md that a request can show, asked of `penstock serve`.
+
+Each case is named by the rules it shows. What needs time, load or a hand inside the process is
+shown by the tests of the server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import re
+import socket
+import tomllib
+from collections.abc import Generator
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from docs.documents import BIN, read, serving
+from penstock import Hub, Retention
+from penstock.core.cursor import parse_offset
+from penstock.server.app import ServerApp
+from penstock.server.asgi import Message
+
+PATIENCE_S = 30
+EVENTS = {"Accept": "text/event-stream"}
+JSON = {"Content-Type": "application/json"}
+RULES = set(re.findall(r"\*\*(P-\d+\.\d+)\*\*", read("spec/PROTOCOL.md")))
+CODES = {row["code"]: row["status"] for row in tomllib.loads(read("spec/errors.toml"))["error"]}
+_numbers = count()
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def code(self) -> str:
+        """The problem's code, its other fields checked."""
+        problem = json.loads(self.body)
+        assert self.headers["content-type"] == "application/problem+json"
+        assert set(problem) == {"type", "title", "status", "code", "detail"}
+        assert problem["status"] == self.status == CODES[problem["code"]]
+        return problem["code"]
+
+    @property
+    def blocks(self) -> list[dict[str, str]]:
+        """The events of the body, each as its fields; comments and `retry:` left out."""
+        found = [
+            dict(line.split(": ", 1) for line in block.splitlines())
+            for block in self.body.decode().split("\n\n")
+            if block and not block.startswith((":", "retry:"))
+        ]
+        assert b"\r" not in self.body
+        return found
+
+
+class Server:
+    """One `penstock serve`, asked with paths as they are written."""
+
+    def __init__(self, address: str) -> None:
+        self._netloc = urlsplit(address).netloc
+
+    def ask(
+        self, method: str, path: str, body: bytes = b"", headers: dict[str, str] | None = None
+    ) -> Answer:
+        connection = http.client.HTTPConnection(self._netloc, timeout=PATIENCE_S)
+        try:
+            connection.request(method, path, body=body or None, headers=headers or {})
+            response = connection.getresponse()
+            fields = {name.lower(): value for name, value in response.getheaders()}
+            return Answer(response.status, fields, response.read())
+        finally:
+            connection.close()
+
+    def ask_1_0(self, path: str) -> bytes:
+        """Everything that a GET over HTTP/1.0 gets, until the connection closes."""
+        host, port = self._netloc.split(":")
+        with socket.create_connection((host, int(port)), PATIENCE_S) as connection:
+            connection.sendall(f"GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n".encode())
+            with connection.makefile("rb") as reader:
+                return reader.read()
+
+    def ended(self, *, content_type: str = "application/json", body: bytes = b"[1,2,3]") -> str:
+        """A new stream that has ended as complete; gives its path."""
+        path = f"/v1/stream/rules/{next(_numbers)}"
+        headers = {"Content-Type": content_type, "Stream-Closed": "true"}
+        assert self.ask("PUT", path, body, headers).status == 201
+        return path
+
+    def events(self, path: str, last_event_id: str | None = None) -> Answer:
+        seen = {} if last_event_id is None else {"Last-Event-ID": last_event_id}
+        return self.ask("GET", path, headers=EVENTS | seen)
+
+
+@pytest.fixture(scope="module")
+def v1(tmp_path_factory: pytest.TempPathFactory) -> Generator[Server]:
+    folder: Path = tmp_path_factory.mktemp("rules")
+    with serving([str(BIN / "penstock"), "serve", "--port", "0"], folder) as address:
+        yield Server(address)
+
+
+@pytest.mark.parametrize(
+    ("rule", "method", "path", "headers", "code"),
+    [
+        ("P-1.3", "GET", "/v1/stream/a%2Fb", {}, "name-malformed"),
+        ("P-1.3", "GET", "/v1/stream/a%5cb", {}, "name-malformed"),
+        ("P-1.3", "GET", "/v1/stream/a//b", {}, "name-malformed"),
+        ("P-1.3", "GET", "/v1/stream/a/../b", {}, "name-malformed"),
+        ("P-1.3", "GET", "/v1/stream/a%0Ab", {}, "name-malformed"),
+        ("P-1.3", "GET", "/v1/stream/%FF", {}, "name-malformed"),
+        ("P-1.4", "GET", "/v1/stream/" + "a" * 513, {}, "name-malformed"),
+        ("P-1.5", "GET", "/v1/stream/__ds/x", {}, "name-malformed"),
+        ("P-1.8", "GET", "/v1/nothing", {}, "route-not-found"),
+        ("P-1.8", "PATCH", "/v1/stream/a", {}, "method-not-allowed"),
+        ("P-4.2", "GET", "/v1/stream/a?live=sse", {}, "query-malformed"),
+        ("P-7.9", "GET", "/v1/stream/nobody", EVENTS, "stream-not-found"),
+        ("P-7.9", "GET", "/v1/stream/nobody", {}, "stream-not-found"),
+        ("P-11.16", "DELETE", "/v1/stream/nobody", {}, "stream-not-found"),
+        ("P-11.16", "POST", "/v1/cancel/nobody", {}, "stream-not-found"),
+        ("P-12.5", "GET", "/v1/streams", {"X-Forwarded-For": "192.0.2.1"}, "operator-only"),
+        ("P-12.5", "GET", "/v1/streams/a", {"Via": "1.1 proxy"}, "operator-only"),
+        ("P-14.1", "GET", "/v1/stream/a", {"Host": "evil.example"}, "host-refused"),
+        ("P-14.2", "PUT", "/v1/stream/a", {"Origin": "http://evil.example"}, "origin-refused"),
+    ],
+)
+def test_what_is_refused(
+    v1: Server, rule: str, method: str, path: str, headers: dict[str, str], code: str
+) -> None:
+    assert rule in RULES
+    assert v1.ask(method, path, headers=headers).code == code
+
+
+@pytest.mark.parametrize(
+    ("rule", "body", "headers", "code"),
+    [
+        *(
+            ("P-3.2", b"1", JSON | {"Record-Type": reserved}, "record-type-reserved")
+            for reserved in ("end", "gap", "cursor", "status", "drain", "error", "open")
+        ),
+        ("P-3.3", b"1", JSON | {"Record-Type": "t" * 65}, "record-field-malformed"),
+        ("P-3.3", b"1", JSON | {"Record-Key": "k" * 257}, "record-field-malformed"),
+        ("P-3.4", b'"' + b"a" * 1_048_575 + b'"', JSON, "record-too-large"),
+        ("P-11.7", b"1", {"Content-Type": "text/plain"}, "content-type-conflict"),
+        ("P-11.8", b"", JSON, "body-malformed"),
+        ("P-11.8", b"[]", JSON, "body-malformed"),
+        ("P-11.8", b"{", JSON, "body-malformed"),
+        ("P-3.6", b'"\xff"', JSON, "body-malformed"),
+        ("P-11.10", b"1", JSON | {"Stream-Closed": "yes"}, "query-malformed"),
+        ("P-11.9", b"1", JSON | {"Content-Length": "8388609"}, "record-too-large"),
+    ],
+)
+def test_what_is_refused_as_a_record(
+    v1: Server, rule: str, body: bytes, headers: dict[str, str], code: str
+) -> None:
+    assert rule in RULES
+    v1.ask("PUT", "/v1/stream/refused", headers=JSON)
+    assert v1.ask("POST", "/v1/stream/refused", body, headers).code == code
+    assert v1.ask("GET", "/v1/stream/refused").body == b"[]"
+
+
+def test_p_2_1_to_p_2_5_offsets_sort_and_read_back(v1: Server) -> None:
+    body = json.dumps(list(range(200))).encode()
+    ids = [event["id"] for event in v1.events(v1.ended(body=body)).blocks[:-1]]
+    assert ids == sorted(ids)
+    assert [str(parse_offset(id_)) for id_ in ids] == ids
+
+
+def test_p_2_8_a_stream_made_again_has_a_higher_epoch(v1: Server) -> None:
+    path = v1.ended()
+    before = v1.ask("HEAD", path).headers["stream-next-offset"]
+    assert v1.ask("DELETE", path).status == 204
+    v1.ask("PUT", path, b"[1,2,3]", JSON | {"Stream-Closed": "true"})
+    after = v1.ask("HEAD", path).headers["stream-next-offset"]
+    assert after > before
+    gap = v1.events(path, before).blocks[0]
+    assert json.loads(gap["data"])["reason"] == "epoch"
+
+
+def test_p_3_5_a_json_value_is_kept_as_it_was_written(v1: Server) -> None:
+    long = b"1234567890123456789012345678901234567890"
+    path = v1.ended(body=b'[ %b, {"a" :\r\n 1.50} ]' % long)
+    events = v1.events(path).blocks
+    assert events[0]["data"].encode() == long
+    assert json.loads(events[1]["data"]) == {"a": 1.5}
+    assert "1.50" in events[1]["data"]
+
+
+def test_p_4_3_to_p_4_5_the_head_and_the_first_bytes(v1: Server) -> None:
+    answer = v1.events(v1.ended())
+    expected = {
+        "content-type": "text/event-stream",
+        "cache-control": "no-cache, no-store, no-transform",
+        "x-accel-buffering": "no",
+        "incremental": "?1",
+        "vary": "accept",
+    }
+    assert answer.headers.items() >= expected.items()
+    assert "stream-next-offset" in answer.headers
+    assert answer.headers["connection"] == "close"  # P-15.2
+    first = re.match(rb": penstock\n\nretry: (\d+)\n\n", answer.body)
+    assert first is not None
+    assert 1500 <= int(first[1]) <= 4500  # P-8.4
+
+
+def test_p_4_7_to_p_4_9_an_events_fields_and_their_order(v1: Server) -> None:
+    headers = JSON | {"Record-Type": "note", "Record-Key": "k", "Stream-Closed": "true"}
+    v1.ask("PUT", "/v1/stream/fields", b'{"a":1}', headers)
+    (note, end) = v1.events("/v1/stream/fields").blocks
+    assert list(note.items())[1:] == [("event", "note"), ("key", "k"), ("data", '{"a":1}')]
+    assert next(iter(note)) == "id"
+    assert end == {"id": note["id"] + "~", "event": "end", "data": '{"reason":"complete"}'}
+
+
+def test_p_4_11_and_p_4_12_line_ends_and_bytes(v1: Server) -> None:
+    text = v1.events(v1.ended(content_type="text/plain", body=b"a\r\nb\rc\nd"))
+    assert b"data: a\ndata: b\ndata: c\ndata: d\n\n" in text.body
+    binary = v1.events(v1.ended(content_type="image/png", body=b"\x00\xff"))
+    assert binary.headers["stream-sse-data-encoding"] == "base64"
+    assert binary.blocks[0]["data"] == "AP8="
+
+
+@pytest.mark.parametrize("accept", ["text/event-stream;q=0", "*/*", "text/html"])
+def test_p_4_1_and_p_10_1_who_does_not_ask_for_events_gets_the_payloads(
+    v1: Server, accept: str
+) -> None:
+    answer = v1.ask("GET", v1.ended(), headers={"Accept": accept})
+    assert answer.body == b"[1,2,3]"
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.headers["stream-up-to-date"] == "true"  # P-10.4
+    assert answer.headers["stream-end-reason"] == "complete"
+
+
+def test_p_5_1_the_header_beats_last_event_id_beats_offset(v1: Server) -> None:
+    path = v1.ended()
+    first, second, third, _ = (event["id"] for event in v1.events(path).blocks)
+    query = f"{path}?last_event_id={second}&offset={first}"
+    assert [e["id"] for e in v1.events(query, third).blocks] == [third + "~"]
+    assert [e["id"] for e in v1.events(query).blocks] == [third, third + "~"]
+    assert len(v1.events(f"{path}?offset={first}").blocks) == 3
+    assert len(v1.events(f"{path}?offset=", "").blocks) == 4  # P-5.2, P-5.3
+    assert len(v1.events(path, "-1").blocks) == 4  # P-2.10
+    assert len(v1.events(path, "now").blocks) == 1
+
+
+def test_p_5_5_and_p_6_2_to_p_6_4_what_is_no_offset_here(v1: Server) -> None:
+    path = v1.ended()
+    tail = v1.ask("HEAD", path).headers["stream-next-offset"]
+    assert v1.events(f"{path}?offset=what").code == "offset-malformed"
+    for place, reason in (
+        ("what", "malformed"),
+        ("0000010", "epoch"),
+        (tail[:5] + "1z", "ahead"),
+    ):
+        gap, first, *_ = v1.events(path, place).blocks
+        said = json.loads(gap["data"])
+        assert said == {"from": place, "to": gap["id"], "reason": reason}
+        assert gap["event"] == "gap"
+        assert first["data"] == "1"
+        assert v1.events(f"{path}?gap=410", place).code == "offset-gone"  # P-6.6
+    gone = v1.ask("GET", f"{path}?offset=0000010")
+    assert gone.code == "offset-gone"  # P-10.6
+    assert gone.headers["stream-earliest-offset"] == tail[:5] + "10"
+
+
+def test_p_7_4_to_p_7_8_the_end_and_the_lost(v1: Server) -> None:
+    path = v1.ended()
+    tail = v1.ask("HEAD", path).headers["stream-next-offset"]
+    again = v1.events(path, tail)
+    assert again.status == 200
+    assert [event["event"] for event in again.blocks] == ["end"]
+    assert v1.events(path, tail + "~").status == 204
+    lost = v1.events("/v1/stream/nobody", tail)
+    assert lost.blocks == [{"id": tail + "~", "event": "end", "data": '{"reason":"lost"}'}]
+    assert v1.events("/v1/stream/nobody", tail + "~").status == 204
+
+
+def test_p_14_3_a_page_of_another_origin_is_told_nothing(v1: Server) -> None:
+    answer = v1.ask("GET", v1.ended(), headers={"Origin": "http://evil.example"})
+    assert not [name for name in answer.headers if name.startswith("access-control-")]
+
+
+def test_p_15_3_http_1_0_has_no_chunks(v1: Server) -> None:
+    head, _, body = v1.ask_1_0(f"{v1.ended()}?live=events").partition(b"\r\n\r\n")
+    assert b"transfer-encoding" not in head.lower()
+    assert body.startswith(b": penstock\n\n")
+    assert body.endswith(b'data: {"reason":"complete"}\n\n')
+
+
+def test_p_11_writing(v1: Server) -> None:
+    path = "/v1/stream/written"
+    made = v1.ask("PUT", path, b"[1]", JSON)
+    assert (made.status, made.headers["location"]) == (201, path)
+    assert v1.ask("PUT", path, b"[2]", JSON).status == 200
+    assert v1.ask("PUT", path, b"2", {"Content-Type": "text/plain"}).code == "stream-conflict"
+    added = v1.ask("POST", path, b"[2,3]")
+    assert added.status == 204
+    assert v1.ask("GET", path).body == b"[1,2,3]"
+    stopped = v1.ask("POST", "/v1/cancel/written")
+    assert (stopped.status, stopped.headers["stream-end-reason"]) == (204, "cancelled")
+    closed = v1.ask("POST", path, headers={"Stream-Closed": "true"})
+    assert (closed.status, closed.headers["stream-end-reason"]) == (204, "cancelled")
+    refused = v1.ask("POST", path, b"4", JSON)
+    assert refused.code == "stream-ended"
+    assert refused.headers["stream-closed"] == "true"
+    assert v1.ask("DELETE", path).status == 204
+
+
+def test_p_12_listing_and_inspecting(v1: Server) -> None:
+    for name in ("list/b", "list/a", "list/c"):
+        v1.ask("PUT", f"/v1/stream/{name}", b'"secret"', JSON)
+    page = json.loads(v1.ask("GET", "/v1/streams?prefix=list/&limit=2").body)
+    assert [stream["name"] for stream in page["streams"]] == ["list/a", "list/b"]
+    rest = json.loads(v1.ask("GET", f"/v1/streams?prefix=list/&after={page['next']}").body)
+    assert [stream["name"] for stream in rest["streams"]] == ["list/c"]
+    assert rest["next"] is None
+    one = v1.ask("GET", "/v1/streams/list/a")
+    rule = re.search(r"\*\*P-12\.3\*\* .*", read("spec/PROTOCOL.md"))
+    assert rule is not None
+    assert list(json.loads(one.body)) == re.findall(r"`(\w+)`", rule[0])
+    assert b"secret" not in one.body  # P-12.4
+
+
+async def test_p_6_5_and_p_10_5_the_beginning_of_a_trimmed_stream() -> None:
+    async with Hub() as hub:
+        stream = await hub.create("trimmed", retention=Retention(max_records=2))
+        for number in range(5):
+            await stream.append(number)
+        await stream.close()
+        gap, *kept = Answer(200, {}, await body_of(hub, b"text/event-stream")).blocks
+        assert json.loads(gap["data"])["reason"] == "trimmed"
+        assert [event["data"] for event in kept] == ["3", "4", '{"reason":"complete"}']
+        assert await body_of(hub, b"*/*") == b"[3,4]"
+
+
+async def body_of(hub: Hub, accept: bytes) -> bytes:
+    """The body that the application sends for the stream `trimmed`."""
+    sent: list[bytes] = []
+
+    async def receive() -> Message:
+        await asyncio.get_running_loop().create_future()
+        raise AssertionError
+
+    async def send(message: Message) -> None:
+        sent.append(message.get("body", b""))
+
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "path": "/v1/stream/trimmed",
+        "raw_path": b"/v1/stream/trimmed",
+        "query_string": b"",
+        "headers": [(b"host", b"localhost"), (b"accept", accept)],
+        "client": ("127.0.0.1", 1),
+    }
+    await asyncio.wait_for(ServerApp(hub)(scope, receive, send), PATIENCE_S)
+    return b"".join(sent)
