@@ -7,6 +7,7 @@ awaits ASGI's `send`). An `if` about the protocol belongs here or below, never i
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 from penstock.core.cursor import Offset
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from penstock.server.view import View
 
 
-class Reader:
+class Reader(ABC):
     """What both kinds of readers are. `opened_at` is the hub's clock at the request."""
 
     __slots__ = (
@@ -97,16 +98,18 @@ class Reader:
     def fall_behind(self, position: int) -> None:
         self.subscription.fall_behind(position)
 
+    @abstractmethod
     def wake(self) -> None:
-        raise NotImplementedError
+        """The tail moved, or the end came: go on."""
 
+    @abstractmethod
     def heartbeat(self) -> None:
-        raise NotImplementedError
+        """Show a sign of life."""
 
+    @abstractmethod
     def drain(self, retry_ms: int) -> None:
         """Tell the reader when to come back, and end its body cleanly."""
-        raise NotImplementedError
 
+    @abstractmethod
     def abort(self) -> None:
         """Cut the connection now."""
-        raise NotImplementedError
