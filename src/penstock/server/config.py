@@ -97,8 +97,8 @@ class Settings(BaseModel):
     drain_s: float = Field(limits.DRAIN_S, ge=0, description="Time readers get when stopping.")
     cancel_s: float = Field(limits.CANCEL_S, gt=0, description="Time a cancelled producer gets.")
 
-    log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="debug, info, warning or error."
+    log_level: Literal["debug", "info", "warning", "error", "critical"] = Field(
+        "info", description="debug, info, warning, error or critical."
     )
 
     @property
