@@ -550,3 +550,19 @@ async def test_a_hub_says_which_setting_is_wrong() -> None:
         Hub(heartbeat_s=0)
     with pytest.raises(SettingInvalid, match="backend"):
         Hub("nonsense://")
+
+
+async def test_a_stream_whose_opening_records_cannot_be_kept_is_not_there() -> None:
+    """Neither one that is too large nor one for which the store has no room leaves a stream."""
+
+    async def source() -> AsyncIterator[str]:
+        yield "never"
+
+    async with Hub(max_record_bytes=10, max_store_bytes=1) as hub:
+        with pytest.raises(RecordTooLarge):
+            await hub.start("large", source(), opening=[NewRecord(b"x" * 11)])
+        assert hub.streams() == []
+        await (await hub.create("full")).append("fills")
+        with pytest.raises(StoreFull):
+            await hub.start("more", source(), opening=[NewRecord(b'"a"')])
+        assert [stream.name for stream in hub.streams()] == ["full"]

@@ -19,11 +19,12 @@ from penstock.core.limits import WRITE_BYTES
 from penstock.core.log import Log, Retention
 from penstock.core.record import EndReason, NewRecord, Record
 from penstock.core.subscription import Subscription
-from penstock.server.fastpath import Writer, frame
+from penstock.server.fastpath import Writer
 from penstock.server.hub import Hub
 from penstock.server.view import View
 from penstock.telemetry.hooks import Hooks
 from penstock.wire import native
+from penstock.wire.http import chunk
 from penstock.wire.sse import Decoder, encode_event
 
 EPOCH = 7
@@ -105,7 +106,7 @@ def test_level_readers_are_given_the_very_same_bytes() -> None:
     watched.view.flush(1.0)
     (first,) = {id(sink.written[0]) for sink in sinks}
     assert first
-    assert sinks[0].written == [frame(event(1, b"one") + event(2, b"two"))]
+    assert sinks[0].written == [chunk(event(1, b"one") + event(2, b"two"))]
     body = len(event(1, b"one") + event(2, b"two"))
     assert (watched.hooks.records, watched.hooks.bytes) == (6, body * 3)
 
@@ -212,7 +213,7 @@ def test_what_waits_when_the_last_reader_leaves_does_not_take_the_view_back() ->
     watched.view.live[late] = None
     watched.append(b"3")
     watched.view.flush(1.0)
-    assert late.written == [frame(event(3, b"3"))]
+    assert late.written == [chunk(event(3, b"3"))]
     assert watched.view.slice(0, 3)[0] == b"".join(event(n, b"%d" % n) for n in (1, 2, 3))
 
 

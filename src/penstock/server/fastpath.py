@@ -34,10 +34,9 @@ from penstock.core.subscription import Subscription
 from penstock.server.asgi import Message, Send
 from penstock.server.reader import Reader
 from penstock.server.stream import Stream
-from penstock.wire import native
+from penstock.wire import http, native
 
 EXTENSION: Final = "penstock.transport"
-LAST_CHUNK: Final = b"0\r\n\r\n"
 SLICES_A_TURN: Final = 4
 """Writes one reader may make before the loop turns: a megabyte, about a millisecond."""
 
@@ -74,7 +73,7 @@ class Writer(Reader, asyncio.Protocol):
         self.transport.set_protocol(self)
         self.stream.hub.reader_opened(self)
         self.stream.hub.fast_path_active = True
-        self.write(frame(preamble))
+        self.write(http.chunk(preamble))
         if self.stream.hub.is_draining:
             # Admitted just before the drain began, and not among those it told.
             self.drain(self.stream.hub.draw_retry_ms())
@@ -119,7 +118,7 @@ class Writer(Reader, asyncio.Protocol):
             self._pump()
 
     def heartbeat(self) -> None:
-        self.write(frame(self.heartbeat_bytes()))
+        self.write(http.chunk(self.heartbeat_bytes()))
 
     def drain(self, retry_ms: int) -> None:
         self.view.live.pop(self, None)
@@ -148,20 +147,15 @@ class Writer(Reader, asyncio.Protocol):
                 self._finish("ended", body)
                 return
             if body:
-                self.write(frame(body))
+                self.write(http.chunk(body))
         asyncio.get_running_loop().call_soon(self._pump)
 
     def _finish(self, reason: str, body: bytes) -> None:
         self._reason = reason
         if not self.transport.is_closing():
-            self.write(frame(body) + LAST_CHUNK)
+            self.write(http.chunk(body) + http.LAST_CHUNK)
             self.transport.close()
             self.stream.hub.reader_closing(self)
-
-
-def frame(body: bytes) -> bytes:
-    """Put body bytes into one chunk (RFC 9112 7.1)."""
-    return b"%x\r\n%b\r\n" % (len(body), body)
 
 
 class Protocol(HttpToolsProtocol):

@@ -22,12 +22,13 @@ from penstock.backends.memory import MemoryBackend
 from penstock.core.errors import (
     Draining,
     Overloaded,
+    PenstockError,
     StreamExists,
     StreamNotFound,
 )
 from penstock.core.limits import RETRY_JITTER
 from penstock.core.log import Retention
-from penstock.core.record import EndReason, NewRecord
+from penstock.core.record import EndReason, NewRecord, checked
 from penstock.server.config import Settings, make_settings
 from penstock.server.payload import Payload
 from penstock.server.stream import Stream, close_source
@@ -153,11 +154,14 @@ class Hub:
         be read for `ended_ttl_s`.
 
         Raises StreamExists when the name is taken; with `join` the stream there is given instead
-        and the new source is closed without being iterated. Raises Draining.
+        and the new source is closed without being iterated. Raises Draining, and of the opening
+        records what `Stream.append_batch` raises; then there is no stream.
         """
         if self.is_draining:
             raise Draining
         await self._ensure_ticking()
+        limit = self.settings.max_record_bytes
+        first = [checked(new.payload, new.type, new.key, limit) for new in opening]
         stream, is_new = await self.create_or_get(
             name, content_type=content_type, retention=retention
         )
@@ -166,10 +170,24 @@ class Hub:
             if join:
                 return stream
             raise StreamExists(stream.name)
-        if opening:
-            await stream.append_batch(opening)
+        await self.open_with(stream, first)
         stream.produce(source, cancel_unread_after_s)
         return stream
+
+    async def open_with(
+        self, stream: Stream, records: Sequence[NewRecord], *, end: EndReason | None = None
+    ) -> None:
+        """Append a new stream's first records, or forget it: without them it was not asked for.
+
+        Raises as `Backend.append`.
+        """
+        if not records and end is None:
+            return
+        try:
+            await self.backend.append(stream.name, records, end=end)
+        except PenstockError:
+            await self.delete(stream.name)
+            raise
 
     def get(self, name: str) -> Stream:
         """Give a stream. Raises StreamNotFound."""

@@ -40,7 +40,7 @@ def drain_on_signals(hub: Hub) -> Generator[None]:
             handler(number, frame)
         elif handler is signal.SIG_DFL:
             # Nobody else listens: after the drain, do what would have been done at once.
-            loop.call_later(hub.settings.drain_s, _default, number)
+            loop.call_soon_threadsafe(loop.call_later, hub.settings.drain_s, _default, number)
 
     for number in previous:
         signal.signal(number, handle)

@@ -20,7 +20,7 @@ from penstock.core.limits import WRITE_BYTES
 from penstock.core.log import Head
 from penstock.core.record import Record
 from penstock.telemetry.hooks import Hooks
-from penstock.wire import native
+from penstock.wire import http, native
 
 ReadNow = Callable[[int, int, int], Sequence[Record]]
 MAX_SLICE_RECORDS = 4096
@@ -192,7 +192,7 @@ class View:
         position = self.flushed = records[-1].position
         if not live:
             return
-        framed = b"%x\r\n%b\r\n" % (len(body), body)
+        framed = http.chunk(body)
         for sink in live:
             sink.write(framed)
         self._hooks.delivered(len(records) * len(live), len(body) * len(live))

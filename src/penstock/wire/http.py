@@ -37,6 +37,15 @@ _LAST_EVENT_ID: Final = b"last-event-id"
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+/[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
 
 
+LAST_CHUNK: Final = b"0\r\n\r\n"
+"""What ends a body in chunks."""
+
+
+def chunk(body: bytes) -> bytes:
+    """Put body bytes, at least one, into one chunk (RFC 9112 7.1)."""
+    return b"%x\r\n%b\r\n" % (len(body), body)
+
+
 def stream_name(raw: bytes) -> str:
     """Read a stream's name from the raw path below its address, decoding it once.
 

@@ -14,7 +14,6 @@ from penstock.core.errors import (
     QueryMalformed,
     RecordFieldMalformed,
     RecordTooLarge,
-    StoreFull,
 )
 from penstock.core.record import EndReason, NewRecord, checked
 from penstock.server.asgi import Receive, Scope, Send
@@ -37,13 +36,8 @@ async def create(hub: Hub, name: str, scope: Scope, receive: Receive, send: Send
     records = split_body(body, content_type) if body else []
     checked_records = _checked(hub, headers, records)
     stream, is_new = await hub.create_or_get(name, content_type=content_type)
-    if is_new and (checked_records or closes):
-        end = EndReason.COMPLETE if closes else None
-        try:
-            await hub.backend.append(name, checked_records, end=end)
-        except StoreFull:
-            await hub.delete(name)  # a stream without its first records was not asked for
-            raise
+    if is_new:
+        await hub.open_with(stream, checked_records, end=EndReason.COMPLETE if closes else None)
     location = f"{scope.get('root_path', '')}{stream.path}".encode()
     await _respond(
         send,
