@@ -1,6 +1,6 @@
 """Pieces become well-formed token events, and token events become the answer."""
 
-from penstock.llm.assemble import MAX_DEPTH, Assembler, Composer, is_json
+from penstock.llm.assemble import MAX_DEPTH, MAX_HELD_BYTES, Assembler, Composer, is_json
 from penstock.llm.events import (
     Data,
     Failure,
@@ -123,3 +123,55 @@ def test_json_has_no_nan() -> None:
     assert is_json('{"a": [1, null]}')
     assert not is_json('{"a": NaN}')
     assert not is_json("")
+
+
+def test_nothing_but_counts_and_data_follows_a_stop() -> None:
+    composer = Composer()
+    composer.text("a")
+    composer.stop("stop", "")
+    composer.text("late")
+    composer.reasoning("late")
+    composer.call(0, name="late")
+    composer.data("k", 1)
+    composer.usage(Usage(input_tokens=1, output_tokens=1))
+    kinds = [type(event) for event in composer.take()]
+    assert kinds == [Start, Text, Stop, Data, Usage]
+
+
+def test_what_waits_for_a_start_is_bounded() -> None:
+    composer = Composer()
+    for number in range(20):
+        composer.data("early", number)
+    events = composer.take()
+    assert isinstance(events[0], Start)
+    assert [event.value for event in events[1:]] == list(range(20))
+
+
+def test_what_is_open_is_bounded_and_what_is_closed_is_not_counted() -> None:
+    composer = Composer()
+    piece = "x" * (MAX_HELD_BYTES // 4)
+    for key in range(8):
+        composer.call(key, arguments=piece)
+        composer.close_call(key)
+    assert not composer.has_failed
+    for key in range(8):
+        composer.call(key, arguments=piece)
+    assert composer.has_failed
+    last = composer.take()[-1]
+    assert isinstance(last, Failure)
+    assert last.code == "upstream-malformed"
+
+
+def test_numbers_that_few_can_read_become_null() -> None:
+    composer = Composer()
+    composer.start()
+    composer.data("n", [2**63 - 1, 2**64, -(2**70), float("inf"), True, 1.5])
+    assert composer.take()[-1].value == [2**63 - 1, None, None, None, True, 1.5]
+
+
+def test_a_half_character_of_one_call_does_not_meet_another_call_s() -> None:
+    composer = Composer()
+    composer.call(0, name="f", arguments="\ud83d")
+    composer.close_call(0)
+    composer.call(0, name="g", arguments="\ude00")
+    assert composer.take()[-1] == ToolCallDelta(index=1, name="g", arguments="\ufffd")

@@ -108,6 +108,19 @@ def test_nothing_is_read_after_the_done_mark() -> None:
         (b'error: {"code":500,"message":"m","type":"server_error"}\n\n', "m", "server_error", 500),
         (data({"choices": [{"error": {"message": "m", "code": 502}}]}), "m", None, 502),
         (chunk({}, "error"), None, "upstream-failed", None),
+        (data({"x_groq": {"id": "r", "error": "over capacity"}}), "over capacity", None, None),
+        (chunk({"content": "y"}, x_groq={"error": "m"}), "m", "upstream-failed", None),
+        (data({"message": "m", "type": "quota", "code": "q"}), "m", "q", None),
+        (data({"detail": "m", "status": 503}), "m", None, 503),
+        (data({"detail": [{"loc": ["body"], "msg": "m"}]}), "m", None, None),
+        (
+            data({"errors": [{"code": "down", "message": "m"}], "status_code": 502}),
+            "m",
+            "down",
+            502,
+        ),
+        (data({"error": "m", "error_type": "overloaded"}), "m", "overloaded", None),
+        (data({"status": 500, "error": "m", "path": "/v1"}), "m", "upstream-failed", 500),
     ],
 )
 @pytest.mark.parametrize("after", [b"", DONE, chunk({"content": "late"}) + DONE])
@@ -126,6 +139,17 @@ def test_an_error_field_is_found_wherever_it_is_cut() -> None:
     for cut in range(len(wire)):
         assert failure(wire[:cut], wire[cut:]).message == "m"
     assert failure(*(bytes([byte]) for byte in wire)).message == "m"
+
+
+def test_a_chunk_with_choices_is_no_error_whatever_else_it_says() -> None:
+    events = read(chunk({"content": "x"}, "stop", message="m", detail="d", errors=[1]), DONE)
+    assert not only(Failure, events)
+
+
+def test_what_follows_the_stop_is_not_part_of_the_answer() -> None:
+    late = chunk({"content": "late", "reasoning": "late", **call(0, "x", "f", "{}")}, "stop")
+    events = read(chunk({"content": "x"}), chunk({}, "stop"), late, DONE)
+    assert events == read(chunk({"content": "x"}), chunk({}, "stop"), DONE)
 
 
 def test_the_word_error_in_a_text_is_text() -> None:
@@ -313,6 +337,40 @@ def test_usage_is_found_where_each_provider_puts_it() -> None:
             cache_write_tokens=1,
         )
     ]
+
+
+def test_a_stop_reason_stands_in_for_a_finish_reason_and_never_against_it() -> None:
+    def choice(**fields: object) -> bytes:
+        return data({"id": "a", "choices": [{"index": 0, "delta": {"content": "x"}, **fields}]})
+
+    assert read(choice(stop_reason="length"))[-1] == Stop(reason="length", raw="length")
+    met = choice(finish_reason="stop", stop_reason="</end>")
+    assert read(met)[-1] == Stop(reason="stop", raw="stop")
+    token = choice(finish_reason=None, stop_reason=128009)
+    assert read(token)[-1].code == "upstream-truncated"
+
+
+def test_what_providers_add_to_a_delta_is_passed_through_unless_it_says_nothing() -> None:
+    tools = [{"index": 0, "type": "search"}]
+    nothing = {"sources": None, "status": None}
+    events = read(chunk({"executed_tools": tools, "graph_data": nothing, "context": {}}), DONE)
+    assert only(Data, events) == [Data(kind="executed_tools", value=tools)]
+
+
+def test_azure_s_filter_results_before_and_after_the_answer_are_no_part_of_it() -> None:
+    late = {"index": 0, "content_filter_offsets": {}, "content_filter_results": {}}
+    opening = {"id": "", "model": "", "choices": [], "prompt_filter_results": [{}]}
+    plain = read(chunk({"content": "x"}), chunk({}, "stop"), DONE)
+    assert (
+        read(
+            data(opening),
+            chunk({"content": "x"}),
+            chunk({}, "stop"),
+            data({"id": "", "model": "", "choices": [{**late, "finish_reason": None}]}),
+            DONE,
+        )
+        == plain
+    )
 
 
 def test_a_whole_message_in_the_delta_s_place_is_read() -> None:

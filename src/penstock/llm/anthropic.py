@@ -10,20 +10,19 @@ call. Tools that the provider runs itself are none: their blocks, and everything
 back with the next turn (signatures, redacted thinking, compaction) or belongs to the text
 (citations), are passed through as `Data`, kind being the block's type or what the field is.
 Unknown events are ignored and unknown blocks passed through, as the provider asks of its clients.
+
+Sources: the provider's reference ("Streaming messages", "Errors") and recorded streams.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Final
 
-from penstock.core.errors import EventTooLarge
-from penstock.llm.assemble import Composer
+from penstock.llm.assemble import HELD_OVERHEAD_BYTES, Composer
 from penstock.llm.events import (
-    FAILED,
-    MALFORMED,
     Json,
     StopReason,
-    TokenEvent,
     Usage,
     as_count,
     as_json_text,
@@ -31,7 +30,7 @@ from penstock.llm.events import (
     as_text,
     parse_object,
 )
-from penstock.wire.sse import Decoder, Event
+from penstock.llm.reader import SseReader, read_error
 
 DIALECT: Final = "anthropic-messages"
 
@@ -62,67 +61,44 @@ _STATUSES: Final = {
 _SERVER_TOOLS: Final = frozenset({"server_tool_use", "mcp_tool_use"})
 
 
-class Reader:
+# Every count that is read; others come and go.
+_COUNTS: Final = frozenset(
+    {"input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens"}
+)
+
+
+@dataclass(slots=True)
+class _Block:
+    """An open block: what is needed of it when it closes, and of most that is nothing."""
+
+    type: str
+    # Of a tool of the provider's, the block as it was opened, and the input written since.
+    opened: dict[str, Json]
+    written: bytearray = field(default_factory=bytearray)
+    # Of a tool call, the input it was opened with; "" once a piece of it was written.
+    whole_input: str = ""
+    # What the block counts in its composer.
+    held: int = HELD_OVERHEAD_BYTES
+
+
+class Reader(SseReader):
     """Reads one answer in this dialect. See `penstock.llm.events.TokenReader` for the contract."""
 
-    __slots__ = ("_blocks", "_composer", "_counts", "_decoder", "_input", "_is_done")
+    __slots__ = ("_blocks", "_counts")
 
-    def __init__(self) -> None:
-        self._decoder = Decoder()
-        self._composer = Composer()
-        self._is_done = False
-        # The open blocks as they were opened, by index, and the input written into them.
-        self._blocks: dict[int, dict[str, Json]] = {}
-        self._input: dict[int, list[str]] = {}
+    dialect = DIALECT
+
+    def __init__(self, composer: Composer | None = None) -> None:
+        super().__init__(composer)
+        # The open blocks by index: what is still needed of each when it closes.
+        self._blocks: dict[int, _Block] = {}
         # Usage so far: each count is cumulative, and each event names only some of them.
         self._counts: dict[str, int] = {}
 
-    @property
-    def is_ended(self) -> bool:
-        return self._is_done or self._composer.has_failed
-
-    def receive_data(self, data: bytes) -> None:
-        if self.is_ended:
-            return
-        too_large: EventTooLarge | None = None
-        try:
-            self._decoder.receive_data(data)
-        except EventTooLarge as error:
-            too_large = error
-        for event in self._decoder.events():
-            self._receive_event(event)
-        if too_large is not None:
-            self._composer.fail(too_large.sentence, MALFORMED)
-
-    def receive_eof(self) -> None:
-        if not self.is_ended:
-            self._decoder.receive_eof()
-            self._composer.truncate(DIALECT)
-
-    def events(self) -> list[TokenEvent]:
-        return self._composer.take()
-
-    def _receive_event(self, event: Event) -> None:
-        if self.is_ended:
-            return
-        text = event.data.strip()
-        payload = parse_object(text)
-        if payload is not None:
-            try:
-                self._receive_payload(as_text(payload.get("type")) or event.type, payload)
-            except RecursionError:
-                self._composer.fail("an event is nested too deeply", MALFORMED)
-        elif event.type == "error":
-            self._composer.fail(text or "the provider gave no message", FAILED)
-        # Gateways that speak several dialects close this one too with the mark of another, and a
-        # ping may come without data. Neither is an end.
-        elif text not in ("", "[DONE]"):
-            self._composer.fail("an event's data is not a JSON object", MALFORMED)
+    def _receive_end(self) -> None:
+        self._composer.truncate(DIALECT)
 
     def _receive_payload(self, type: str, payload: dict[str, Json]) -> None:
-        if type == "error" or payload.get("error"):
-            self._fail(payload.get("error") or payload)
-            return
         index = as_count(payload.get("index")) or 0
         match type:
             case "content_block_delta":
@@ -147,21 +123,23 @@ class Reader:
 
     def _open_block(self, index: int, block: dict[str, Json]) -> None:
         self._close_block(index)
-        self._blocks[index] = block
-        self._input[index] = []
-        match block.get("type"):
-            case "text":
-                self._composer.text(as_text(block.get("text")))
-            case "thinking":
-                self._composer.reasoning(as_text(block.get("thinking")))
-                self._pass("signature", block.get("signature"))
-            case "tool_use":
-                id, name = as_text(block.get("id")), as_text(block.get("name"))
-                self._composer.call(index, id=id, name=name)
-            case str() as kind if kind not in _SERVER_TOOLS and kind != "compaction":
-                self._composer.data(kind, block)
-            case _:
-                pass
+        kind = as_text(block.get("type"))
+        kept = _Block(kind, block if kind in _SERVER_TOOLS else {})
+        if kind == "text":
+            self._composer.text(as_text(block.get("text")))
+        elif kind == "thinking":
+            self._composer.reasoning(as_text(block.get("thinking")))
+            self._pass("signature", block.get("signature"))
+        elif kind == "tool_use":
+            id, name = as_text(block.get("id")), as_text(block.get("name"))
+            self._composer.call(index, id=id, name=name)
+            # Some compatible servers give the whole input when they open the block.
+            kept.whole_input = as_json_text(block["input"]) if block.get("input") else ""
+        elif kind and kind not in _SERVER_TOOLS and kind != "compaction":
+            self._composer.data(kind, block)
+        kept.held += len(as_json_text(kept.opened)) + len(kept.whole_input)
+        self._composer.hold(kept.held)
+        self._blocks[index] = kept
 
     def _receive_delta(self, index: int, delta: dict[str, Json]) -> None:
         match delta.get("type"):
@@ -185,30 +163,32 @@ class Reader:
             self._composer.data(kind, value)
 
     def _receive_input(self, index: int, piece: str) -> None:
-        if not piece:
+        block = self._blocks.get(index)
+        if block is None or not piece:
             return
-        block = self._blocks.setdefault(index, {})
-        self._input.setdefault(index, []).append(piece)
-        if block.get("type") == "tool_use":
+        if block.type == "tool_use":
+            block.whole_input = ""
             self._composer.call(index, arguments=piece)
+        elif block.type in _SERVER_TOOLS:
+            block.written += piece.encode("utf-8", "surrogatepass")
+            block.held += len(piece)
+            self._composer.hold(len(piece))
 
     def _close_block(self, index: int) -> None:
         block = self._blocks.pop(index, None)
-        written = "".join(self._input.pop(index, []))
         if block is None:
             return
-        type = as_text(block.get("type"))
-        if type == "tool_use":
-            # Some compatible servers give the whole input when they open the block.
-            if not written and block.get("input"):
-                self._composer.call(index, arguments=as_json_text(block["input"]))
+        self._composer.hold(-block.held)
+        if block.type == "tool_use":
+            if block.whole_input:
+                self._composer.call(index, arguments=block.whole_input)
             self._composer.close_call(index)
-        elif type in _SERVER_TOOLS:
-            whole: dict[str, Json] = {**block}
-            if written:
+        elif block.type in _SERVER_TOOLS:
+            whole = dict(block.opened)
+            if written := block.written.decode("utf-8", "surrogatepass"):
                 parsed = parse_object(written)
                 whole["input"] = written if parsed is None else parsed
-            self._composer.data(type, whole)
+            self._composer.data(block.type, whole)
 
     def _receive_message_delta(self, payload: dict[str, Json]) -> None:
         raw = as_text(as_object(payload.get("delta")).get("stop_reason"))
@@ -220,7 +200,8 @@ class Reader:
 
     def _receive_usage(self, usage: dict[str, Json], *, is_last: bool) -> None:
         details = as_object(usage.get("output_tokens_details"))
-        for name, value in (*usage.items(), ("thinking_tokens", details.get("thinking_tokens"))):
+        named = [(name, usage.get(name)) for name in _COUNTS]
+        for name, value in (*named, ("thinking_tokens", details.get("thinking_tokens"))):
             count = as_count(value)
             if count is not None:
                 self._counts[name] = count
@@ -255,8 +236,5 @@ class Reader:
         self._is_done = True
 
     def _fail(self, error: Json) -> None:
-        fields = as_object(error)
-        kind = as_text(fields.get("type"))
-        code = kind if kind and kind != "error" else FAILED
-        message = as_text(error) or as_text(fields.get("message"))
-        self._composer.fail(message or "the provider gave no message", code, _STATUSES.get(code))
+        message, code, status = read_error(error)
+        self._composer.fail(message, code, status or _STATUSES.get(code))
