@@ -21,6 +21,7 @@ in `subscription.py`.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from penstock.core.errors import OffsetMalformed
@@ -60,6 +61,12 @@ def next_epoch(now_s: float, last: int = 0) -> int:
     return min(max(int(now_s) - EPOCH_ORIGIN_S, last + 1, 1), MAX_EPOCH)
 
 
+_PAIRS: Final = [a + b for a in DIGITS for b in DIGITS]
+_BLOCK: Final = len(_PAIRS)
+_SHORT: Final = [("1" + pair[1]) if pair[0] == "0" else ("2" + pair) for pair in _PAIRS]
+"""`position_text` of every position below `_BLOCK`."""
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Offset:
     """A place in one stream: what follows it is what a reader gets next.
@@ -72,7 +79,7 @@ class Offset:
     position: int
 
     def __str__(self) -> str:
-        return offset_prefix(self.epoch) + position_text(self.position)
+        return offset_text(self.epoch, self.position)
 
     @property
     def end_id(self) -> str:
@@ -80,6 +87,12 @@ class Offset:
         return str(self) + END_MARK
 
 
+def offset_text(epoch: int, position: int) -> str:
+    """What `str(Offset(epoch, position))` is, without making one: every append is answered so."""
+    return offset_prefix(epoch) + position_text(position)
+
+
+@lru_cache(maxsize=4096)
 def offset_prefix(epoch: int) -> str:
     """The five digits that begin every offset of an epoch."""
     return to_base62(epoch).rjust(EPOCH_DIGITS, "0")
@@ -87,6 +100,11 @@ def offset_prefix(epoch: int) -> str:
 
 def position_text(position: int) -> str:
     """What follows the epoch: the number of digits, then the digits."""
+    if position < _BLOCK:
+        return _SHORT[position]
+    if position < _BLOCK * _BLOCK:  # the first fourteen million, two digits at a time
+        high, low = divmod(position, _BLOCK)
+        return ("3" if high < 62 else "4") + _SHORT[high][1:] + _PAIRS[low]
     digits = to_base62(position)
     return DIGITS[len(digits)] + digits
 

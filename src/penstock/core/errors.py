@@ -14,11 +14,28 @@
     │   ├── StreamExists           a running stream of that name, and the caller did not say `join`
     │   ├── StreamConflict         a create that differs from what exists
     │   ├── StreamEnded            an append to a log that is closed
+    │   ├── StreamGone             a stream that was deleted while forks of it live on
+    │   ├── ForkInvalid            a fork at a place its source does not have
+    │   ├── SequenceConflict       an append whose `Stream-Seq` does not follow the last
+    │   ├── ProducerFenced         an append of a producer's earlier epoch
+    │   ├── ProducerEpochInvalid   a producer's new epoch that does not begin at 0
+    │   ├── ProducerGap            an append that skips some of its producer's
+    │   ├── SubscriptionNotFound   no subscription of that id
+    │   ├── SubscriptionConflict   a subscription that differs from what exists
+    │   ├── SubscriptionInvalid    a subscription that cannot be
+    │   ├── WebhookUrlRejected     a webhook at an address this server does not call
+    │   ├── WebhooksOff            a webhook where none are called
+    │   ├── WakeTokenInvalid       a token that is not the subscription's
+    │   ├── WakeFenced             a wake that another has replaced
+    │   ├── WakeClaimed            a wake that another worker has
+    │   ├── NothingPending         a claim where there is no work
+    │   ├── AckInvalid             an acknowledgement of what is not there
     │   ├── RouteNotFound          no such address
     │   ├── MethodNotAllowed       the address has no such method
     │   ├── OriginRefused          an unsafe request from a page of another origin
     │   ├── HostRefused            a Host that this server does not answer to
     │   ├── OperatorOnly           an address for loopback or an operator
+    │   ├── StoreForeign           a file that is not a store of ours, or of a later version
     │   └── SettingInvalid         a setting with a value it cannot have
     ├── PeerError              the other side's mistake: nothing here can repair it
     │   ├── EventTooLarge          an event above the decoder's limit
@@ -31,6 +48,11 @@
         ├── OffsetGone             history no longer kept, and the reader will not skip it
         ├── AppendWindowFull       `append_nowait` found no room
         ├── StoreFull              the streams or bytes this server may keep are used up
+        ├── NotSupported           something this server's backend cannot do
+        ├── DiskFull               the disk under the store has no room
+        ├── StoreLocked            another process has the store
+        ├── StoreDamaged           a store whose file is broken
+        ├── StoreFailed            the store could not be written or read
         ├── Overloaded             more connections than this server takes
         ├── Draining               the server is going away
         └── Unreachable            the server could not be reached, or stopped answering
@@ -176,6 +198,145 @@ class StreamEnded(CallerError):
         self.name, self.reason = name, reason
 
 
+class StreamGone(CallerError):
+    code, status = "stream-gone", 410
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"stream {name!r} was deleted, and forks of it live on; read those")
+        self.name = name
+
+
+class ForkInvalid(CallerError):
+    code, status = "fork-invalid", 400
+
+    def __init__(self, source: str, reason: str) -> None:
+        super().__init__(f"stream {source!r} cannot be forked there: {reason}")
+        self.source, self.reason = source, reason
+
+
+class SequenceConflict(CallerError):
+    code, status = "sequence-conflict", 409
+
+    def __init__(self, seq: str, last: str) -> None:
+        super().__init__(f"sequence {seq[:64]!r} does not follow {last[:64]!r}; read what is there")
+        self.seq, self.last = seq, last
+
+
+class ProducerFenced(CallerError):
+    code, status = "producer-fenced", 403
+
+    def __init__(self, producer: str, epoch: int) -> None:
+        super().__init__(
+            f"producer {producer[:64]!r} is in epoch {epoch}; stop, or begin a later one at 0"
+        )
+        self.producer, self.epoch = producer, epoch
+
+
+class ProducerEpochInvalid(CallerError):
+    code, status = "producer-epoch-invalid", 400
+
+    def __init__(self, producer: str, seq: int) -> None:
+        super().__init__(f"producer {producer[:64]!r} begins an epoch at {seq}; begin it at 0")
+        self.producer, self.seq = producer, seq
+
+
+class ProducerGap(CallerError):
+    code, status = "producer-gap", 409
+
+    def __init__(self, producer: str, expected: int, received: int) -> None:
+        super().__init__(
+            f"producer {producer[:64]!r} sent {received} and {expected} is next; send that first"
+        )
+        self.producer, self.expected, self.received = producer, expected, received
+
+
+class SubscriptionNotFound(CallerError):
+    code, status = "subscription-not-found", 404
+
+    def __init__(self, id: str) -> None:
+        super().__init__(f"no subscription {id[:200]!r}; create it with PUT")
+        self.id = id
+
+
+class SubscriptionConflict(CallerError):
+    code, status = "subscription-conflict", 409
+
+    def __init__(self, id: str) -> None:
+        super().__init__(
+            f"subscription {id[:200]!r} exists with another configuration; delete it first"
+        )
+        self.id = id
+
+
+class SubscriptionInvalid(CallerError):
+    code, status = "subscription-invalid", 400
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the subscription {reason[:300]}")
+        self.reason = reason
+
+
+class WebhookUrlRejected(CallerError):
+    code, status = "webhook-url-rejected", 400
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the webhook's url {reason[:300]}; use one this server may call")
+        self.reason = reason
+
+
+class WebhooksOff(CallerError):
+    code, status = "webhooks-off", 403
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"this server calls no webhooks: {reason[:300]}; use pull-wake")
+        self.reason = reason
+
+
+class WakeTokenInvalid(CallerError):
+    code, status = "wake-token-invalid", 401
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the token is none of this subscription's; send 'Authorization: Bearer <token>'"
+        )
+
+
+class WakeFenced(CallerError):
+    code, status = "wake-fenced", 409
+
+    def __init__(self, generation: int) -> None:
+        super().__init__(
+            f"that wake is over and the newest is generation {generation}; drop its work"
+        )
+        self.generation = generation
+
+
+class WakeClaimed(CallerError):
+    code, status = "wake-claimed", 409
+
+    def __init__(self, holder: str, generation: int) -> None:
+        super().__init__(
+            f"worker {holder[:200]!r} has generation {generation}; wait for the next wake"
+        )
+        self.holder, self.generation = holder, generation
+
+
+class NothingPending(CallerError):
+    code, status = "nothing-pending", 409
+
+    def __init__(self, id: str) -> None:
+        super().__init__(f"subscription {id[:200]!r} has no pending work; wait for a wake")
+        self.id = id
+
+
+class AckInvalid(CallerError):
+    code, status = "ack-invalid", 409
+
+    def __init__(self, stream: str, reason: str) -> None:
+        super().__init__(f"the ack of {stream[:200]!r} {reason}; no ack of this request was taken")
+        self.stream, self.reason = stream, reason
+
+
 class RouteNotFound(CallerError):
     code, status = "route-not-found", 404
 
@@ -214,6 +375,14 @@ class OperatorOnly(CallerError):
     def __init__(self, path: str) -> None:
         super().__init__(f"{path[:200]!r} is answered to this machine only")
         self.path = path
+
+
+class StoreForeign(CallerError):
+    code, status = "store-foreign", 400
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"{path[:300]!r} {reason[:300]}; it is left as it is, name another file")
+        self.path, self.reason = path, reason
 
 
 class SettingInvalid(CallerError):
@@ -297,6 +466,50 @@ class StoreFull(WorldError):
             f"this server keeps at most {limit} {what}; delete some or raise the limit"
         )
         self.what, self.limit = what, limit
+
+
+class NotSupported(WorldError):
+    code, status = "not-supported", 501
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"this server's backend cannot {what}; use one that can")
+        self.what = what
+
+
+class DiskFull(WorldError):
+    code, status = "disk-full", 507
+
+    def __init__(self, path: str) -> None:
+        super().__init__(f"the disk under {path[:300]!r} is full; nothing was stored, make room")
+        self.path = path
+
+
+class StoreLocked(WorldError):
+    code, status = "store-locked", 503
+
+    def __init__(self, path: str) -> None:
+        super().__init__(
+            f"{path[:300]!r} is in use by another process; stop that, or name another file"
+        )
+        self.path = path
+
+
+class StoreDamaged(WorldError):
+    code, status = "store-damaged", 500
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(
+            f"{path[:300]!r} is damaged ({reason[:300]}); it is left as it is, restore a backup"
+        )
+        self.path, self.reason = path, reason
+
+
+class StoreFailed(WorldError):
+    code, status = "store-failed", 503
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"{path[:300]!r} could not be used: {reason[:300]}; nothing was stored")
+        self.path, self.reason = path, reason
 
 
 class Overloaded(WorldError):

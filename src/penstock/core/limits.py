@@ -95,6 +95,104 @@ MAX_STORE_BYTES: Final = 1024 * 1024 * 1024
 MAX_READERS: Final = 20_000
 """Open readers one server takes; above it a reader is told to come back later."""
 
+MAX_PRODUCERS: Final = 10_000
+"""Idempotent producers remembered a stream; above it the one that appended longest ago is
+forgotten. Two megabytes where they are all in memory."""
+
+# --- the embedded store -------------------------------------------------------------------------
+
+APPEND_WINDOW_BYTES: Final = 16 * 1024 * 1024
+"""Payload bytes that may wait for their commit, over all streams; then appends wait, or are
+refused where they cannot. At 100 MB/s to a disk that is a sixth of a second."""
+
+APPEND_WINDOW: Final = 8_192
+"""Appends that may wait for their commit, over all streams."""
+
+GROUP_RECORDS: Final = 4_096
+"""Most records of one commit: about 5 ms of work, the ceiling of a group."""
+
+OPEN_LOGS: Final = 4_096
+"""Logs whose state an embedded store keeps in memory; others are read from the file when they
+are asked for. About 1 KB each."""
+
+REST_AFTER_S: Final = 10.0
+"""Time after which a stream that nobody reads or feeds leaves memory, where a store keeps it."""
+
+FEED_BYTES: Final = 256 * 1024
+"""Payload bytes a producer may be ahead of the store's commits; then it waits."""
+
+# --- durable streams ----------------------------------------------------------------------------
+
+LONG_POLL_S: Final = 20.0
+"""Time a long-poll waits for something to come: below the 30 s of the shortest idle timeouts."""
+
+SSE_LIFETIME_S: Final = 60.0
+"""Age at which a `live=sse` body ends, so that caches collapse readers (Durable Streams 8.2)."""
+
+CURSOR_INTERVAL_S: Final = 20
+"""Length of the intervals that a caching cursor counts (Durable Streams 8.1)."""
+
+CATCH_UP_BYTES: Final = 1024 * 1024
+"""Payload bytes of one catch-up response; a larger record goes alone."""
+
+# --- subscriptions ------------------------------------------------------------------------------
+
+LEASE_MS: Final = 30_000
+"""How long a worker may be silent before its work is given to another (Durable Streams 6.2)."""
+
+MIN_LEASE_MS: Final = 1_000
+"""Shortest lease that can be asked for."""
+
+MAX_LEASE_MS: Final = 600_000
+"""Longest lease that can be asked for."""
+
+WEBHOOK_RETRY_BASE_S: Final = 1.0
+"""Time until a failed delivery is tried again for the first time; then it doubles."""
+
+WEBHOOK_RETRY_CAP_S: Final = 60.0
+"""Longest time until a failed delivery is tried again (Durable Streams 7.1)."""
+
+WEBHOOK_RETRY_JITTER: Final = 0.2
+"""That time is drawn from itself × (1 ± this)."""
+
+MAX_SUBSCRIPTIONS: Final = 1_000
+"""Subscriptions one server keeps. Each new stream is compared with every pattern: half a
+millisecond for this many."""
+
+MAX_FOLLOWED: Final = 10_000
+"""Streams one subscription follows; as many as a server keeps by default."""
+
+MAX_FOLLOWED_IN_ALL: Final = 100_000
+"""Streams followed, summed over all subscriptions: 42 MB (418 bytes each, measured)."""
+
+MAX_ID_BYTES: Final = 128
+"""Longest id of a subscription: it is part of an address."""
+
+MAX_URL_BYTES: Final = 2_048
+"""Longest address of a webhook; what the oldest HTTP clients and proxies take."""
+
+MAX_TEXT_BYTES: Final = 1_024
+"""Longest description, and longest name of a worker."""
+
+WAKE_STREAMS: Final = 1_000
+"""Streams named in one wake, those with work first: about 150 KB. More of them make another."""
+
+WAKES_AT_ONCE: Final = 16
+"""Webhooks and wake records under way at once. More wait in turn, one a subscription."""
+
+ANNOUNCE_S: Final = 30.0
+"""Longest time one delivery may take, the answer included; less where the lease is shorter. A
+receiver that needs longer answers at once and calls back."""
+
+ANSWER_BYTES: Final = 64 * 1024
+"""What is read of a webhook's answer: `{"done": true}` is 14 bytes."""
+
+STORES_AT_ONCE: Final = 256
+"""Documents given to the backend at once, which are one or a few of its commits."""
+
+CHECKED_A_TICK: Final = 20
+"""Followed streams that are looked up each tick where a store can forget one without a word."""
+
 # --- requests -----------------------------------------------------------------------------------
 
 HEADER_BYTES: Final = 32 * 1024
