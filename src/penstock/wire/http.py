@@ -7,6 +7,8 @@ come in, names and values go out.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from functools import lru_cache
 from typing import Final
 from urllib.parse import parse_qsl, quote, unquote_to_bytes
 
@@ -46,6 +48,7 @@ def chunk(body: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(body), body)
 
 
+@lru_cache(maxsize=4096)
 def stream_name(raw: bytes) -> str:
     """Read a stream's name from the raw path below its address, decoding it once.
 
@@ -98,6 +101,25 @@ def query_parameters(query: bytes) -> dict[str, str]:
     return found
 
 
+def refuse_many_offsets(query: bytes) -> None:
+    """Refuse a query with two offsets, or an empty one: a reader that means two places, or lost
+    its own, must not be given the beginning. Raises QueryMalformed."""
+    offsets = [part for part in query.split(b"&") if part.partition(b"=")[0] == b"offset"]
+    if len(offsets) > 1 or offsets in ([b"offset"], [b"offset="]):
+        raise QueryMalformed("offset", query.decode("latin-1"), "one offset")
+
+
+def by_name(headers: Headers) -> dict[bytes, bytes]:
+    """Headers by their names, which are lower case; of those given twice the first stands."""
+    return dict(reversed(headers))
+
+
+def text_of(given: Mapping[bytes, bytes], name: bytes) -> str | None:
+    """Give a header's value as text, or None."""
+    value = given.get(name)
+    return None if value is None else value.decode("latin-1").strip(" \t")
+
+
 def header(headers: Headers, name: bytes) -> str | None:
     """Give a header's value as text, or None. Names in ASGI are lower case; the first stands."""
     for key, value in headers:
@@ -117,6 +139,7 @@ def accepts_events(accept: str | None) -> bool:
     return False
 
 
+@lru_cache(maxsize=256)
 def content_type(value: str | None, default: str) -> str:
     """Reduce a Content-Type to `type/subtype` in lower case. Raises QueryMalformed otherwise."""
     if value is None or not value.strip():
