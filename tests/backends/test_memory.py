@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock.backends.interface import AppendsNow, ReadsNow, StreamConfig, Trims
+from penstock.backends.interface import AppendsNow, ReadsNow, StreamConfig, Sweeps
 from penstock.backends.memory import PAST_EPOCHS, MemoryBackend
 from penstock.core.cursor import Offset
 from penstock.core.errors import StoreFull, StreamConflict, StreamEnded, StreamNotFound
@@ -49,6 +49,12 @@ class Heard:
     def ended(self, head: Head) -> None:
         self.ends.append(head.end)
 
+    def deleted(self) -> None:
+        self.is_deleted = True
+
+    def restarted(self, head: Head) -> None:
+        raise AssertionError("memory is never restarted")
+
 
 def make(clock: Clock | None = None, **bounds: int) -> MemoryBackend:
     return MemoryBackend(clock=clock or Clock(), wall_clock=lambda: WALL, **bounds)
@@ -62,7 +68,7 @@ def test_it_has_the_capabilities_the_hub_looks_for() -> None:
     backend = make()
     assert isinstance(backend, AppendsNow)
     assert isinstance(backend, ReadsNow)
-    assert isinstance(backend, Trims)
+    assert isinstance(backend, Sweeps)
 
 
 async def test_creating_again_agrees_or_is_refused() -> None:
@@ -94,7 +100,7 @@ async def test_a_commit_is_heard_before_append_returns_and_once() -> None:
     backend, heard = make(), Heard()
     head, _ = await backend.create("a", CONFIG)
     backend.watch("a", 0, heard)
-    assert await backend.append("a", new(b"1", b"2")) == Offset(head.epoch, 2)
+    assert (await backend.append("a", new(b"1", b"2"))).offset == Offset(head.epoch, 2)
     assert heard.positions == [1, 2]
     backend.append_nowait("a", new(b"3"))
     assert heard.positions == [1, 2, 3]
@@ -189,10 +195,10 @@ async def test_a_trim_drops_what_is_too_old_in_a_few_streams_at_a_time_and_says_
     await backend.create("kept", CONFIG)
     await backend.append("kept", new(b"1", b"2"))
     backend.watch("0", 3, heard)
-    assert backend.trim(100) == 0
+    assert await backend.sweep(100) == 0
     assert heard.trims == []
     clock.now = 11
-    dropped = [backend.trim(2) for _ in range(3)]
+    dropped = [await backend.sweep(2) for _ in range(3)]
     assert sum(dropped) == 10
     assert max(dropped) == 4
     assert heard.trims == [2]
@@ -222,7 +228,7 @@ async def test_the_bytes_counted_are_those_of_the_logs(script: list[tuple[str, i
             elif step == "end":
                 await backend.append(name, [], end=EndReason.COMPLETE)
             else:
-                backend.trim(number)
+                await backend.sweep(number)
         except StreamEnded:
             pass
         heads = [(await backend.head(name))[0] for name in backend._streams]
