@@ -78,9 +78,9 @@ async def test_counts_are_right_after_a_life_of_streams_and_readers(
         stream = await hub.create("a")
         transports = [HeldTransport() for _ in range(3)]
         for transport in transports:
-            Writer(
-                stream, Subscription(), transport, opened_at=hub.clock(), is_visible=False
-            ).begin(b": hello\n\n")
+            Writer(stream, stream.view(), Subscription(), transport, opened_at=hub.clock()).begin(
+                b": hello\n\n"
+            )
         for _ in range(4):
             await stream.append("xy")
         await turns()
@@ -113,12 +113,12 @@ async def test_catching_up_counts_as_much_as_being_level(hub: Hub, hooks: Promet
     stream = await hub.create("a")
     early, late = HeldTransport(), HeldTransport()
     clock = hub.clock()
-    Writer(stream, Subscription(), early, opened_at=clock, is_visible=False).begin(b": x\n\n")
+    Writer(stream, stream.view(), Subscription(), early, opened_at=clock).begin(b": x\n\n")
     for number in range(5):
         await stream.append(number)
         await turns()
     level = samples(hooks)
-    Writer(stream, Subscription(), late, opened_at=clock, is_visible=False).begin(b": x\n\n")
+    Writer(stream, stream.view(), Subscription(), late, opened_at=clock).begin(b": x\n\n")
     both = samples(hooks)
     for name in ("records", "bytes"):
         key = f"penstock_delivered_{name}_total"

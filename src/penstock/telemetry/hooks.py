@@ -17,9 +17,12 @@ class Snapshot:
 
     readers_fast: int
     readers_portable: int
+    polls: int
     streams_running: int
     streams_ended: int
+    streams_in_use: int
     stored_bytes: int
+    commits: int
     lag_max: int
     lagging: int
     fast_path_active: bool
@@ -56,4 +59,4 @@ class Hooks:
         """A stream ended."""
 
     def reader_ended(self, reason: str) -> None:
-        """A reader left: ended, gone, drained, stalled or refused."""
+        """A reader left: ended, gone, drained, aged, stalled or refused."""

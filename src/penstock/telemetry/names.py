@@ -27,7 +27,7 @@ READERS: Final = Metric(
     name="penstock_readers",
     kind="gauge",
     labels=("transport",),
-    sentence="Open readers, by how they are served: fast (our own writes) or portable (ASGI send).",
+    sentence="Open readers: fast (our own writes), portable (ASGI send), poll (waiting requests).",
 )
 STREAMS: Final = Metric(
     name="penstock_streams",
@@ -35,10 +35,21 @@ STREAMS: Final = Metric(
     labels=("state",),
     sentence="Streams kept: running (their log is open) or ended.",
 )
+STREAMS_IN_USE: Final = Metric(
+    name="penstock_streams_in_use",
+    kind="gauge",
+    sentence="Streams in this process's memory; a store keeps the others on disk alone.",
+)
 STORED_BYTES: Final = Metric(
     name="penstock_stored_bytes",
     kind="gauge",
-    sentence="Bytes the memory backend keeps, the overhead of records included.",
+    sentence="Bytes the backend keeps, the overhead of records included.",
+)
+COMMITS: Final = Metric(
+    name="penstock_backend_commits",
+    kind="counter",
+    sentence="Writes to the store, each a group of appends: against the appended records it is the "
+    "write amplification.",
 )
 APPENDED_RECORDS: Final = Metric(
     name="penstock_appended_records", kind="counter", sentence="Records committed to logs."
@@ -100,7 +111,8 @@ READER_ENDS: Final = Metric(
     name="penstock_reader_ends",
     kind="counter",
     labels=("reason",),
-    sentence="Readers that left: ended (saw the end), gone (hung up), drained, stalled, refused.",
+    sentence="Readers that left: ended (saw the end), gone (hung up), drained, aged (resumed), "
+    "stalled, refused.",
 )
 GAPS: Final = Metric(
     name="penstock_gaps",
@@ -117,7 +129,9 @@ FAST_PATH_ACTIVE: Final = Metric(
 METRICS: Final = (
     READERS,
     STREAMS,
+    STREAMS_IN_USE,
     STORED_BYTES,
+    COMMITS,
     APPENDED_RECORDS,
     APPENDED_BYTES,
     DELIVERED_RECORDS,

@@ -108,18 +108,21 @@ class PrometheusHooks(Hooks, Collector):
         yield _labelled(names.GAPS, self._gaps, ("trimmed", "epoch", "ahead", "malformed"))
         ends = ("complete", "cancelled", "failed", "limit", "lost")
         yield _labelled(names.STREAM_ENDS, self._stream_ends, ends)
-        left = ("ended", "gone", "drained", "stalled", "refused")
+        left = ("ended", "gone", "drained", "aged", "stalled", "refused")
         yield _labelled(names.READER_ENDS, self._reader_ends, left)
         yield _histogram(names.FIRST_RECORD, self._first_record)
         yield _histogram(names.RECORD_GAP, self._record_gap)
         yield _histogram(names.FIRST_EVENT, self._first_event)
         if self._snapshot is not None:
-            yield from _gauges(self._snapshot())
+            yield from _snapshot(self._snapshot())
 
 
-def _gauges(now: Snapshot) -> Iterator[GaugeMetricFamily]:
-    yield _gauge(names.READERS, {"fast": now.readers_fast, "portable": now.readers_portable})
+def _snapshot(now: Snapshot) -> Iterator[Family]:
+    readers = {"fast": now.readers_fast, "portable": now.readers_portable, "poll": now.polls}
+    yield _gauge(names.READERS, readers)
     yield _gauge(names.STREAMS, {"running": now.streams_running, "ended": now.streams_ended})
+    yield _gauge(names.STREAMS_IN_USE, now.streams_in_use)
+    yield _counter(names.COMMITS, now.commits)
     yield _gauge(names.STORED_BYTES, now.stored_bytes)
     yield _gauge(names.READER_LAG_MAX, now.lag_max)
     yield _gauge(names.READERS_LAGGING, now.lagging)
