@@ -2,7 +2,8 @@
 
 `call` makes one ASGI call without a server. `served` runs a real uvicorn on a free loopback port
 in the test's event loop, so that a test sees both ends. `HeldTransport` is a transport whose peer
-reads when the test says so; it stands for the event loop's, not for anything of ours.
+reads when the test says so; it stands for the event loop's, not for anything of ours. `HeldStore`
+is the SQLite backend with gates before what it tells, and `Clock` a clock that is moved by hand.
 """
 
 from __future__ import annotations
@@ -12,14 +13,19 @@ import contextlib
 import json
 import socket
 import weakref
-from collections.abc import AsyncGenerator, Callable, Generator, Iterable
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import uvicorn
 
+from penstock.backends.interface import Appended, Joined, Listener, StreamConfig
+from penstock.backends.sqlite import SqliteBackend
+from penstock.core.errors import PenstockError
 from penstock.core.limits import WRITE_HIGH_WATER_BYTES
+from penstock.core.log import Head
+from penstock.core.record import NewRecord, Record
 from penstock.server.asgi import Message, Receive, Scope, Send
 from penstock.server.fastpath import Protocol
 from penstock.server.hub import Hub
@@ -296,6 +302,124 @@ class HeldTransport(asyncio.Transport):
         decoder = Decoder()
         decoder.receive_data(self.body)
         return decoder.events()
+
+
+# --- time and a store, both held ----------------------------------------------------------------
+
+
+class Clock:
+    """Seconds, moved by hand: since 1970, or steady ones."""
+
+    def __init__(self, now: float = 2_000_000_000.0) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Gate:
+    """Where what was done waits to be told while it is shut; `waiting` says how many do."""
+
+    def __init__(self) -> None:
+        self._opened = asyncio.Event()
+        self._opened.set()
+        self._held: list[Callable[[], None]] = []
+        self.waiting = 0
+
+    def shut(self) -> None:
+        self._opened.clear()
+
+    def open(self) -> None:
+        self._opened.set()
+        held, self._held = self._held, []
+        for tell in held:
+            tell()
+
+    async def pass_through(self) -> None:
+        self.waiting += 1
+        try:
+            await self._opened.wait()
+        finally:
+            self.waiting -= 1
+
+    def hold(self, tell: Callable[[], None]) -> None:
+        """Call something now, or when it is opened."""
+        if self._opened.is_set():
+            tell()
+        else:
+            self._held.append(tell)
+
+
+class _Heard:
+    """Passes on to a listener what it is told through a gate."""
+
+    def __init__(self, listener: Listener, gate: Gate) -> None:
+        self._listener, self._gate = listener, gate
+
+    def committed(self, records: Sequence[Record], head: Head) -> None:
+        self._gate.hold(lambda: self._listener.committed(records, head))
+
+    def trimmed(self, head: Head) -> None:
+        self._gate.hold(lambda: self._listener.trimmed(head))
+
+    def ended(self, head: Head) -> None:
+        self._gate.hold(lambda: self._listener.ended(head))
+
+    def deleted(self) -> None:
+        self._gate.hold(self._listener.deleted)
+
+    def restarted(self, head: Head) -> None:
+        self._gate.hold(lambda: self._listener.restarted(head))
+
+
+class HeldStore(SqliteBackend):
+    """The SQLite backend. An append that is committed, a read that is done, and what listeners
+    hear, are told of when their gate is open. What is appended while there is a `failure` fails."""
+
+    def __init__(self, path: str, **options: Any) -> None:
+        super().__init__(path, **options)
+        self.appends, self.reads, self.heads, self.news = Gate(), Gate(), Gate(), Gate()
+        self.read_from: list[tuple[str, int]] = []
+        self.failure: PenstockError | None = None
+
+    async def append(self, name: str, batch: Sequence[NewRecord], **options: Any) -> Appended:
+        failure, appended = self.failure, None
+        if failure is None:
+            appended = await super().append(name, batch, **options)
+        await self.appends.pass_through()
+        if appended is None:
+            assert failure is not None
+            raise failure
+        return appended
+
+    async def read(
+        self, name: str, after: int, max_records: int, max_bytes: int
+    ) -> Sequence[Record]:
+        self.read_from.append((name, after))
+        records = await super().read(name, after, max_records, max_bytes)
+        await self.reads.pass_through()
+        return records
+
+    async def read_joined(
+        self, name: str, after: int, upto: int, max_records: int, max_bytes: int, separator: bytes
+    ) -> Joined:
+        self.read_from.append((name, after))
+        joined = await super().read_joined(name, after, upto, max_records, max_bytes, separator)
+        await self.reads.pass_through()
+        return joined
+
+    async def head(self, name: str) -> tuple[Head, StreamConfig]:
+        found = await super().head(name)
+        await self.heads.pass_through()
+        return found
+
+    def watch(self, name: str, after: int, listener: Listener) -> Any:
+        return super().watch(name, after, _Heard(listener, self.news))
+
+    @property
+    def listeners(self) -> int:
+        """How many are registered."""
+        return sum(map(len, self._watched.values()))
 
 
 # --- small applications -------------------------------------------------------------------------

@@ -149,6 +149,19 @@ class Connection:
             parts.append(part)
         return b"".join(parts)
 
+    async def raw_answer(self, method: str = "GET") -> bytes:
+        """Read one whole response, and give its bytes as they came. Only its length or its chunks
+        may frame it."""
+        async with asyncio.timeout(PATIENCE_S):
+            head = await self.reader.readuntil(b"\r\n\r\n")
+            status, fields = int(head[9:12]), head.lower()
+            if method == "HEAD" or status in (204, 304) or status < 200:
+                return head
+            if length := re.search(rb"\r\ncontent-length: (\d+)\r\n", fields):
+                return head + await self.reader.readexactly(int(length[1]))
+            assert b"\r\ntransfer-encoding: chunked\r\n" in fields, head
+            return head + await self.reader.readuntil(b"\r\n0\r\n\r\n")
+
     async def ask(
         self,
         method: str,

@@ -55,7 +55,7 @@ async def stream_of(length: int) -> Stream:
 
 
 def join(stream: Stream, place: int) -> Writer:
-    writer = Writer(stream, Subscription(place), Drain(), opened_at=0.0, is_visible=False)
+    writer = Writer(stream, stream.view(), Subscription(place), Drain(), opened_at=0.0)
     writer.begin(b": hello\n\n")
     return writer
 
@@ -150,9 +150,10 @@ async def test_coming_back_costs_the_same_in_a_long_log() -> None:
             tail = stream.offset.position
             # What follows a place is a matter of how much it is, so read a little and leave.
             for place in places:
-                body, position, count = stream.view().slice(place, min(place + 10, tail))
-                assert (position, count) == (place + 10, 10)
-                assert body
+                piece = stream.view().slice(place, min(place + 10, tail))
+                assert piece is not None
+                assert (piece.position, piece.records) == (place + 10, 10)
+                assert piece.body
 
         return work
 

@@ -28,7 +28,7 @@ Query = dict[str, str]
 
 async def end(query: Query) -> None:
     """End a stream for a reason."""
-    await hub.get(query["name"]).close(EndReason(query["reason"]))
+    await (await hub.get(query["name"])).close(EndReason(query["reason"]))
 
 
 async def create(query: Query) -> None:

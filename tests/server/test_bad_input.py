@@ -23,7 +23,7 @@ from penstock.backends.interface import StreamConfig
 from penstock.backends.memory import MemoryBackend
 from penstock.core.limits import MAX_BODY_BYTES, MAX_NAME_BYTES
 from penstock.core.log import Head
-from penstock.core.record import EndReason, NewRecord
+from penstock.core.record import NewRecord
 from penstock.server.app import ServerApp
 from penstock.server.hub import Hub
 from raw_http import connect
@@ -488,7 +488,7 @@ async def test_a_client_that_leaves_in_the_middle_of_its_body_changes_nothing(hu
 
 async def test_a_malformed_header_is_a_gap_and_not_a_mistake(hub: Hub) -> None:
     """A browser sends what it remembers: refusing it would silence it for ever."""
-    await hub.get("a").close()
+    await (await hub.get("a")).close()
     for value in (b"nonsense", b"\xff\xfe", b"x" * 5000, b"00000", b"~"):
         headers = [SSE, (b"last-event-id", value)]
         answer = await call(ServerApp(hub), "GET", "/v1/stream/a", headers, stays=True)
@@ -555,17 +555,15 @@ class FailingBackend(MemoryBackend):
         super().__init__(clock=lambda: 0.0, wall_clock=lambda: 0.0)
         self.is_broken = False
 
-    async def append(
-        self, name: str, batch: Sequence[NewRecord], *, end: EndReason | None = None
-    ) -> Any:
+    async def append(self, name: str, batch: Sequence[NewRecord], **more: Any) -> Any:
         if self.is_broken:
             raise OSError("the disk of customer Meier is gone")
-        return await super().append(name, batch, end=end)
+        return await super().append(name, batch, **more)
 
-    async def create(self, name: str, config: StreamConfig) -> Any:
+    async def create(self, name: str, config: StreamConfig, *opening: Any, **more: Any) -> Any:
         if self.is_broken:
             raise ZeroDivisionError("secret")
-        return await super().create(name, config)
+        return await super().create(name, config, *opening, **more)
 
 
 @pytest.mark.parametrize(

@@ -56,8 +56,10 @@ class Publisher:
         self.name = f"contract/{uuid4().hex}"
         self.mount = mount
         self.path = f"{mount}/stream/{self.name}"
+        self.content_type = "text/plain"
 
     async def create(self, content_type: str = "text/plain", body: bytes = b"") -> str:
+        self.content_type = content_type
         answer = await ask(self.port, "PUT", self.path, {"Content-Type": content_type}, body)
         assert answer.status == 201, answer
         return answer["stream-next-offset"]
@@ -72,6 +74,7 @@ class Publisher:
             for payload in payloads:
                 body = payload.encode() if isinstance(payload, str) else payload
                 named = {name.replace("_", "-"): value for name, value in headers.items()}
+                named = {"Content-Type": self.content_type, **named}
                 answer = await connection.ask("POST", self.path, named, body)
                 assert answer.status == 204, answer
                 offsets.append(answer["stream-next-offset"])
@@ -262,7 +265,8 @@ async def test_where_a_request_body_is_cut_does_not_matter(
     server: Running, stream: Publisher
 ) -> None:
     body = "дві частини одного запису".encode()
-    head = f"POST {stream.path} HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\n"
+    head = f"POST {stream.path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: text/plain\r\n"
+    head += "Transfer-Encoding: chunked\r\n\r\n"
     async with connect(server.port) as connection:
         await connection.send_raw(head.encode())
         for index in range(0, len(body), 3):

@@ -216,7 +216,7 @@ async def test_it_works_in_starlette_below_any_mount(is_fast: bool) -> None:
         path = "/api/v1/stream/%D1%97/a%20b"
         created = await ask(port, "PUT", path, {"Content-Type": "application/json"}, b"[1]")
         assert (created.status, created["location"]) == (201, path)
-        assert hub.get("ї/a b").offset.position == 1
+        assert (await hub.get("ї/a b")).offset.position == 1
         async with events(port, path) as reader:
             assert data(await reader.take(1)) == [1]
 
@@ -319,7 +319,10 @@ async def test_middleware_changes_no_byte_of_a_stream(is_fast: bool, name: str) 
         again = await body_of(port, "/v1/stream/chat/1", headers=asking)
     async with in_process(make_app(plain), is_fast=is_fast) as port:
         expected = await body_of(port, "/chat/1", method="POST", body=b"")
-    own, other = str(hub.get("chat/1").offset)[:5], str(plain.get("chat/1").offset)[:5]
+    own, other = (
+        str((await hub.get("chat/1")).offset)[:5],
+        str((await plain.get("chat/1")).offset)[:5],
+    )
     untouched = expected.without_preamble.replace(other.encode(), own.encode())
     assert reader.raw.startswith(b": penstock\n\nretry: ")
     assert reader.without_preamble == again.without_preamble == untouched
@@ -361,7 +364,7 @@ async def test_a_producer_survives_its_requests_hang_up(is_fast: bool) -> None:
         async with events(port, "/slow", method="POST", body=b"") as reader:
             assert data(await reader.take(1)) == ["first"]
             reader.connection.hang_up()
-            stream = hub.get("slow")
+            stream = await hub.get("slow")
             await until(lambda: not stream.readers)
         assert stream.is_produced
         source.let_go.set()

@@ -62,7 +62,7 @@ async def assert_portable(hub: Hub, connection: Connection) -> EventReader:
     reader = EventReader(connection, await connection.head())
     await opened(reader)
     assert readers(hub) == (0, 1)
-    await hub.get("a").append(1)
+    await (await hub.get("a")).append(1)
     assert (await reader.next()).data == "1"
     return reader
 
@@ -548,9 +548,9 @@ async def tls(hub: Hub) -> AsyncGenerator[tuple[Connection, EventReader]]:
 async def test_over_tls_it_is_taken_over_too(hub: Hub) -> None:
     async with tls(hub) as (connection, reader):
         assert readers(hub) == (1, 0)
-        await hub.get("a").append(1)
+        await (await hub.get("a")).append(1)
         assert (await reader.next()).data == "1"
-        await hub.get("a").close()
+        await (await hub.get("a")).close()
         assert [event.type for event in await reader.rest()] == ["end"]
         assert await connection.is_closed()
 
@@ -563,7 +563,7 @@ async def test_over_tls_a_hang_up_is_noticed_at_once(hub: Hub) -> None:
 
 async def test_over_tls_a_reader_that_does_not_read_is_paused_and_loses_nothing(hub: Hub) -> None:
     async with tls(hub) as (_, reader):
-        stream = hub.get("a")
+        stream = await hub.get("a")
         await fill(stream)
         assert the_writer(hub).is_paused
         await stream.close()
@@ -579,7 +579,7 @@ async def begun(
     hub: Hub, transport: HeldTransport, place: int = 0, *, was_paused: bool = False
 ) -> Writer:
     stream = await hub.create("a")
-    writer = Writer(stream, Subscription(place), transport, opened_at=0.0, is_visible=False)
+    writer = Writer(stream, stream.view(), Subscription(place), transport, opened_at=0.0)
     writer.begin(b": hello\n\n", was_paused=was_paused)
     return writer
 
@@ -605,7 +605,7 @@ async def test_a_resume_before_the_view_noticed_the_pause_repeats_nothing(hub: H
     """Paused and resumed while it is in the loop of the view: it stays there, and level."""
     transport = HeldTransport()
     writer = await begun(hub, transport)
-    stream = hub.get("a")
+    stream = await hub.get("a")
     await stream.append(1)
     await turns()
     writer.pause_writing()
@@ -640,7 +640,7 @@ async def test_a_turn_that_was_waited_for_does_nothing_once_the_reader_is_level(
 async def test_the_end_while_paused_is_told_after_the_resume(hub: Hub) -> None:
     transport = HeldTransport()
     writer = await begun(hub, transport)
-    stream = hub.get("a")
+    stream = await hub.get("a")
     await stream.append(b'"' + b"y" * 100_000 + b'"')
     await turns()
     assert writer.is_paused
@@ -658,7 +658,7 @@ async def test_the_end_while_paused_is_told_after_the_resume(hub: Hub) -> None:
 async def test_a_pause_the_view_has_not_noticed_keeps_its_place_at_the_end(hub: Hub) -> None:
     transport = HeldTransport()
     writer = await begun(hub, transport)
-    stream = hub.get("a")
+    stream = await hub.get("a")
     await stream.append(1)
     await turns()
     writer.pause_writing()  # as TLS may, of its own accord
@@ -673,13 +673,13 @@ async def test_a_pause_the_view_has_not_noticed_keeps_its_place_at_the_end(hub: 
 async def test_a_drain_while_paused_is_the_last_thing_said(hub: Hub) -> None:
     transport = HeldTransport()
     writer = await begun(hub, transport)
-    await hub.get("a").append(b'"' + b"y" * 100_000 + b'"')
+    await (await hub.get("a")).append(b'"' + b"y" * 100_000 + b'"')
     await turns()
     assert writer.is_paused
     writer.drain(500)
     writer.drain(500)
     assert transport.is_closing()
-    await hub.get("a").append(2)
+    await (await hub.get("a")).append(2)
     await turns()
     transport.take()
     await turns()
@@ -691,7 +691,7 @@ async def test_a_drain_while_paused_is_the_last_thing_said(hub: Hub) -> None:
 async def test_a_closing_transport_that_takes_nothing_more_is_cut_in_the_end(hub: Hub) -> None:
     transport = HeldTransport()
     writer = await begun(hub, transport)
-    stream = hub.get("a")
+    stream = await hub.get("a")
     await stream.append(b'"' + b"y" * 100_000 + b'"')
     await turns()
     writer.drain(500)
@@ -710,7 +710,7 @@ async def test_aborting_twice_closes_once(hub: Hub) -> None:
     writer.abort()
     await turns()
     assert readers(hub) == (0, 0)
-    assert hub.get("a").readers == 0
+    assert (await hub.get("a")).readers == 0
     assert writer not in writer.view.live
 
 
@@ -731,7 +731,7 @@ async def test_a_heartbeat_that_pauses_a_reader_leaves_it_its_place(hub: Hub) ->
     transport = HeldTransport(high=30)
     writer = await begun(hub, transport)
     transport.take()
-    stream = hub.get("a")
+    stream = await hub.get("a")
     await stream.append(1)
     await turns()
     transport.take()

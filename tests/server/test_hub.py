@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from inprocess import HeldTransport, scope_of, turns, until
+from penstock.backends.interface import StreamConfig
 from penstock.core.errors import (
     Draining,
     Overloaded,
@@ -76,6 +77,7 @@ def join(stream: Stream, place: int = 0, *, visible: bool = False, high: int = 6
     transport = HeldTransport(high)
     writer = Writer(
         stream,
+        stream.view(),
         Subscription(place),
         transport,
         opened_at=stream.hub.clock(),
@@ -153,17 +155,17 @@ async def test_an_ended_stream_is_forgotten_after_its_time_and_not_before() -> N
         await until(lambda: stream.end is not None)
         clock.now += 59
         await hub.tick(clock.now)
-        assert hub.get("a") is stream
+        assert await hub.get("a") is stream
         clock.now += 1
         await hub.tick(clock.now)
         with pytest.raises(StreamNotFound):
-            hub.get("a")
+            await hub.get("a")
         with pytest.raises(StreamNotFound):
             await hub.backend.head("a")
         await kept.close()
         clock.now += 10_000
         await hub.tick(clock.now)
-        assert hub.get("open") is kept
+        assert await hub.get("open") is kept
 
 
 async def test_a_stream_that_is_read_is_not_forgotten() -> None:
@@ -175,10 +177,11 @@ async def test_a_stream_that_is_read_is_not_forgotten() -> None:
         await until(lambda: stream.end is not None)
         clock.now += 1000
         await hub.tick(clock.now)
-        assert hub.get("a") is stream
+        assert await hub.get("a") is stream
         for _ in range(20):
             peer(slow).take()
             await turns()
+        clock.now += 10
         await hub.tick(clock.now)
         assert hub.streams() == []
 
@@ -401,9 +404,9 @@ async def test_unnamed_streams_have_names_nobody_can_guess() -> None:
 
 async def test_creating_again_gives_the_same_stream_and_another_type_is_refused() -> None:
     hub = Hub()
-    stream, is_new = await hub.create_or_get("a")
+    stream, is_new = await hub.create_or_get("a", StreamConfig())
     assert is_new
-    assert await hub.create_or_get("a") == (stream, False)
+    assert await hub.create_or_get("a", StreamConfig()) == (stream, False)
     with pytest.raises(StreamConflict):
         await hub.create("a", content_type="text/plain")
 
@@ -499,7 +502,7 @@ async def test_drain_cuts_a_portable_reader_whose_send_does_not_return() -> None
     async with asyncio.timeout(5):
         await hub.drain(0.01)
         await serving
-    assert hub.get("a").readers == 0
+    assert (await hub.get("a")).readers == 0
 
 
 async def test_producers_go_on_during_a_drain() -> None:

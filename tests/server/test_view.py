@@ -20,6 +20,7 @@ from penstock.core.log import Log, Retention
 from penstock.core.record import EndReason, NewRecord, Record
 from penstock.core.subscription import Subscription
 from penstock.server.fastpath import Writer
+from penstock.server.form import NativeForm
 from penstock.server.hub import Hub
 from penstock.server.view import View
 from penstock.telemetry.hooks import Hooks
@@ -79,8 +80,8 @@ class Watched:
         self.reads = 0
         self.view = View(
             self.log.head(),
+            NativeForm(EPOCH, is_binary=False),
             self._read,
-            binary=False,
             tail_bytes=tail_bytes,
             hooks=self.hooks,
             now=0.0,
@@ -273,9 +274,9 @@ class Peer:
     def __init__(self, hub: Hub, name: str, place: int) -> None:
         self.place = place
         self.transport = HeldTransport(high=120)
-        stream = hub.get(name)
+        stream = hub.streams_in_use[name]
         self.writer = Writer(
-            stream, Subscription(place), self.transport, opened_at=0.0, is_visible=False
+            stream, stream.view(), Subscription(place), self.transport, opened_at=0.0
         )
         self.writer.begin(b": hello\n\n")
 

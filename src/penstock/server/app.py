@@ -21,7 +21,7 @@ from penstock.core.errors import (
 )
 from penstock.server.asgi import Message, Receive, Scope, Send
 from penstock.server.config import is_loopback
-from penstock.server.endpoints import inspect, publish, read
+from penstock.server.endpoints import inspect, publish, read, subscriptions
 from penstock.server.hub import Hub
 from penstock.server.problem import internal, send_problem
 from penstock.telemetry.prometheus import CONTENT_TYPE, PrometheusHooks
@@ -29,12 +29,20 @@ from penstock.wire import http
 
 Endpoint = Callable[[Hub, str, Scope, Receive, Send], Awaitable[None]]
 
+RESERVED: Final = b"/stream/__ds/"
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 FORWARDED: Final = frozenset({b"forwarded", b"x-forwarded-for", b"x-real-ip", b"via"})
 
 EXPOSED: Final = (
-    b"allow, location, retry-after, stream-closed, stream-earliest-offset, stream-end-reason, "
-    b"stream-next-offset, stream-sse-data-encoding, stream-up-to-date"
+    b"allow, etag, location, producer-epoch, producer-expected-seq, producer-received-seq, "
+    b"producer-seq, retry-after, stream-closed, stream-cursor, stream-earliest-offset, "
+    b"stream-end-reason, stream-expires-at, stream-next-offset, stream-sse-data-encoding, "
+    b"stream-ttl, stream-up-to-date"
+)
+ACCEPTED: Final = (
+    b"authorization, content-type, if-none-match, last-event-id, producer-epoch, producer-id, "
+    b"producer-seq, record-key, record-type, stream-closed, stream-expires-at, stream-fork-offset, "
+    b"stream-fork-sub-offset, stream-forked-from, stream-seq, stream-ttl"
 )
 
 STREAM: Final[dict[str, Endpoint]] = {
@@ -69,6 +77,9 @@ class App:
     async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
         check_request(self.hub, scope)
         path = relative_path(scope)
+        if path.startswith(RESERVED):
+            await subscriptions.serve(self.hub, path[len(RESERVED) - 1 :], scope, receive, send)
+            return
         endpoints, raw_name = _find(path)
         if scope["method"] == "OPTIONS":
             await _answer_options(endpoints, send)
@@ -241,10 +252,7 @@ def with_cors(hub: Hub, scope: Scope, send: Send) -> Send:
         (b"access-control-allow-origin", origin.encode("latin-1")),
         (b"access-control-expose-headers", EXPOSED),
         (b"access-control-allow-methods", b"GET, HEAD, PUT, POST, DELETE"),
-        (
-            b"access-control-allow-headers",
-            b"content-type, last-event-id, record-type, record-key, stream-closed",
-        ),
+        (b"access-control-allow-headers", ACCEPTED),
         (b"vary", b"origin"),
     ]
 

@@ -12,7 +12,7 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
@@ -24,10 +24,13 @@ ENVIRONMENT_PREFIX = "PENSTOCK_"
 DEFAULT_FILE = "penstock.toml"
 
 
+SQLITE: Final = "sqlite:///"
+
+
 def _backend_known(url: str) -> str:
-    if url != "memory://":
-        raise ValueError("is not a backend of this version; use 'memory://'")
-    return url
+    if url == "memory://" or (url.startswith(SQLITE) and len(url) > len(SQLITE)):
+        return url
+    raise ValueError("is no backend; use 'memory://' or 'sqlite:///path'")
 
 
 def _hosts_plain(hosts: tuple[str, ...]) -> tuple[str, ...]:
@@ -44,7 +47,11 @@ class Settings(BaseModel):
 
     # where
     backend: Annotated[str, AfterValidator(_backend_known)] = Field(
-        "memory://", description="Where logs are kept."
+        "memory://", description="Where logs are kept: memory:// or sqlite:///path."
+    )
+    durability: Literal["process", "disk", "eager"] = Field(
+        "process",
+        description="What a shown record survives: process, disk (a power cut) or eager (neither).",
     )
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(4437, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
@@ -74,13 +81,23 @@ class Settings(BaseModel):
     view_tail_bytes: int = Field(
         limits.VIEW_TAIL_BYTES, ge=0, description="Encoded bytes kept ready of each stream."
     )
+    long_poll_s: float = Field(
+        limits.LONG_POLL_S, gt=0, description="How long a long-poll waits for something to come."
+    )
+    sse_lifetime_s: float = Field(
+        limits.SSE_LIFETIME_S, gt=0, description="Age at which a live=sse body ends, to be resumed."
+    )
+
+    shared_caches: bool = Field(
+        False, description="Let shared caches keep catch-up and long-poll reads."
+    )
 
     # streams
     max_record_bytes: int = Field(limits.MAX_RECORD_BYTES, ge=1, description="Largest record.")
     max_body_bytes: int = Field(limits.MAX_BODY_BYTES, ge=1, description="Largest request body.")
     max_streams: int = Field(limits.MAX_STREAMS, ge=1, description="Streams kept at once.")
     max_store_bytes: int = Field(
-        limits.MAX_STORE_BYTES, ge=1, description="Bytes kept over all streams, in memory."
+        limits.MAX_STORE_BYTES, ge=1, description="Bytes kept over all streams."
     )
     retain_records: int = Field(limits.RETAIN_RECORDS, ge=1, description="Records kept a stream.")
     retain_bytes: int = Field(limits.RETAIN_BYTES, ge=1, description="Bytes kept a stream.")
@@ -88,10 +105,26 @@ class Settings(BaseModel):
     ended_ttl_s: float = Field(
         limits.ENDED_TTL_S, ge=0, description="How long an ended stream of a producer is kept."
     )
+    rest_after_s: float = Field(
+        limits.REST_AFTER_S,
+        gt=0,
+        description="Idleness after which a stored stream leaves memory.",
+    )
 
     # requests
     header_bytes: int = Field(limits.HEADER_BYTES, ge=512, description="Largest request head.")
     header_s: float = Field(limits.HEADER_S, gt=0, description="Time for a request head.")
+
+    # subscriptions
+    webhooks: Literal["off", "loopback", "public"] = Field(
+        "off", description="How far webhooks may reach: off, loopback or public (https only)."
+    )
+    webhook_hosts: Annotated[tuple[str, ...], AfterValidator(_hosts_plain)] = Field(
+        (), description="Hosts that webhooks may call besides, whatever their address."
+    )
+    public_url: str | None = Field(
+        None, description="Where /v1 is reached from outside, for callbacks; none: as each asks."
+    )
 
     # going away
     drain_s: float = Field(limits.DRAIN_S, ge=0, description="Time readers get when stopping.")

@@ -17,10 +17,12 @@ from __future__ import annotations
 import asyncio
 import socket
 import sys
+from collections.abc import Sized
 from typing import Any, Final, cast
 
 import msgspec
 from uvicorn.config import Config
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import (
     STATUS_LINE,
     HttpToolsProtocol,
@@ -32,9 +34,11 @@ from penstock.core import limits
 from penstock.core.errors import HeadersTooLarge, HeadersTooSlow, PenstockError
 from penstock.core.subscription import Subscription
 from penstock.server.asgi import Message, Send
+from penstock.server.lane import Lane, Request, response
 from penstock.server.reader import Reader
 from penstock.server.stream import Stream
-from penstock.wire import http, native
+from penstock.server.view import View
+from penstock.wire import http
 
 EXTENSION: Final = "penstock.transport"
 SLICES_A_TURN: Final = 4
@@ -51,13 +55,23 @@ class Writer(Reader, asyncio.Protocol):
     def __init__(
         self,
         stream: Stream,
+        view: View,
         subscription: Subscription,
         transport: asyncio.Transport,
         *,
         opened_at: float,
-        is_visible: bool,
+        is_visible: bool = False,
+        ends_at: float | None = None,
     ) -> None:
-        Reader.__init__(self, stream, subscription, opened_at=opened_at, is_visible=is_visible)
+        Reader.__init__(
+            self,
+            stream,
+            view,
+            subscription,
+            opened_at=opened_at,
+            is_visible=is_visible,
+            ends_at=ends_at,
+        )
         self.transport = transport
         self.write = transport.write
         self._reason = "gone"
@@ -73,7 +87,8 @@ class Writer(Reader, asyncio.Protocol):
         self.transport.set_protocol(self)
         self.stream.hub.reader_opened(self)
         self.stream.hub.fast_path_active = True
-        self.write(http.chunk(preamble))
+        if preamble:
+            self.write(http.chunk(preamble))
         if self.stream.hub.is_draining:
             # Admitted just before the drain began, and not among those it told.
             self.drain(self.stream.hub.draw_retry_ms())
@@ -114,15 +129,15 @@ class Writer(Reader, asyncio.Protocol):
         if self in self.view.live:
             del self.view.live[self]
             self.fall_behind(self.view.flushed)
-        if not self.is_paused:
+        if not self.is_paused and not self.is_loading:
             self._pump()
 
     def heartbeat(self) -> None:
         self.write(http.chunk(self.heartbeat_bytes()))
 
-    def drain(self, retry_ms: int) -> None:
+    def drain(self, retry_ms: int, reason: str = "drained") -> None:
         self.view.live.pop(self, None)
-        self._finish("drained", native.drain_event(retry_ms))
+        self._finish(reason, self.view.form.drain(retry_ms))
 
     def abort(self) -> None:
         if self._reason == "gone":
@@ -134,7 +149,7 @@ class Writer(Reader, asyncio.Protocol):
         if self in self.view.live:
             return  # a resume was faster than the turn this call waited for
         for _ in range(SLICES_A_TURN):
-            if self.is_paused or self.transport.is_closing():
+            if self.is_paused or self.is_loading or self.transport.is_closing():
                 return
             body = self.step()
             if body is None:
@@ -153,9 +168,26 @@ class Writer(Reader, asyncio.Protocol):
     def _finish(self, reason: str, body: bytes) -> None:
         self._reason = reason
         if not self.transport.is_closing():
-            self.write(http.chunk(body) + http.LAST_CHUNK)
+            self.write(http.chunk(body) + http.LAST_CHUNK if body else http.LAST_CHUNK)
             self.transport.close()
             self.stream.hub.reader_closing(self)
+
+
+class Flow(FlowControl):
+    """Reads nothing while requests wait behind the one that is being answered.
+
+    uvicorn reads on after each answer, and whenever an application waits for its body: a client
+    that sends without reading makes it keep requests without bound. The request that is answered
+    is whole when others wait behind it, so nothing is missed here.
+    """
+
+    def __init__(self, transport: asyncio.Transport, pipeline: Sized) -> None:
+        super().__init__(transport)
+        self._pipeline = pipeline
+
+    def resume_reading(self) -> None:
+        if not self._pipeline:
+            super().resume_reading()
 
 
 class Protocol(HttpToolsProtocol):
@@ -163,6 +195,7 @@ class Protocol(HttpToolsProtocol):
 
     header_bytes = limits.HEADER_BYTES
     header_s = limits.HEADER_S
+    lane: Lane | None = None  # takes plain appends; only in a server that is all ours
 
     def __init__(
         self,
@@ -173,15 +206,19 @@ class Protocol(HttpToolsProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._head_size = 0
+        self._read_size = 0
         self._head_timer: asyncio.TimerHandle | None = None
         self.is_in_head = True
-        self._requests_begun = 0
+        self._is_idle = True  # nothing of a request was read since the last was whole
+        self._begun_at = 0
         self._refusal: PenstockError | None = None
+        self._append: Request | None = None
 
     # bounds on the request head
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.flow = Flow(transport, self.pipeline)
         self._head_timer = self.loop.call_later(self.header_s, self._head_too_slow)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -191,46 +228,104 @@ class Protocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._refusal is not None:
             return
+        self._read_size = len(data)
+        self._begun_at = 0 if self._is_idle else -1
         if self.is_in_head:
             self._head_size += len(data)
         super().data_received(data)
-        # A head that is still open counts all bytes; one that came whole was counted by fields.
-        is_refused = self._refusal is not None  # while its fields were counted
-        if self.is_in_head and not is_refused and self._head_size > self.header_bytes:
-            self._refuse(HeadersTooLarge(self.header_bytes))
+        # A head that is still open counts all bytes, and has a time; one that came whole in this
+        # read was looked at when it was complete, and needs no timer.
+        if not self.is_in_head:
+            if self._head_timer is not None:
+                self._cancel_head_timer()
+        elif self._refusal is None:
+            if self._head_size > self.header_bytes:
+                self._refuse(HeadersTooLarge(self.header_bytes))
+            elif self._head_timer is None:
+                self._head_timer = self.loop.call_later(self.header_s, self._head_too_slow)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._requests_begun += 1
-        if self._requests_begun > 1:
-            self.is_in_head, self._head_size = True, 0
-            if self._head_timer is None:
-                self._head_timer = self.loop.call_later(self.header_s, self._head_too_slow)
-        self._field_size = 0
-
-    def on_url(self, url: bytes) -> None:
-        self._count_field(len(url))
-        super().on_url(url)
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self._count_field(len(name) + len(value) + 4)
-        super().on_header(name, value)
-
-    def _count_field(self, size: int) -> None:
-        self._field_size += size
-        if self._field_size > self.header_bytes:
-            self._refusal = HeadersTooLarge(self.header_bytes)
-            # Raising is how a callback stops httptools; `send_400_response` then says why.
-            raise self._refusal
+        if not self.is_in_head:
+            # All of this read is the head's where it is the first thing in it; behind something
+            # else it may be a body's, and the fields tell.
+            self._head_size = self._read_size if self._begun_at == 0 else 0
+            self.is_in_head = True
+        self._is_idle, self._begun_at = False, -1
 
     def on_headers_complete(self) -> None:
+        if self._head_size > self.header_bytes or self._read_size > self.header_bytes:
+            self._count_fields()
         self.is_in_head, self._head_size = False, 0
-        self._cancel_head_timer()
+        if self._takes_append():
+            return
         super().on_headers_complete()
         # The type of a scope has no extensions that are not ASGI's own.
         scope = cast("dict[str, Any] | None", self.scope)
         if scope is not None:
             scope.setdefault("extensions", {})[EXTENSION] = Offer(self, self.cycle)
+
+    def _count_fields(self) -> None:
+        """Refuse a head above the bound; what was read with it may have been a body's."""
+        size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+        if size > self.header_bytes:
+            self._refusal = HeadersTooLarge(self.header_bytes)
+            # Raising is how a callback stops httptools; `send_400_response` then says why.
+            raise self._refusal
+
+    # appends that go below ASGI
+
+    def _takes_append(self) -> bool:
+        lane, parser = self.lane, cast("Any", self.parser)
+        if lane is None or parser.get_method() != b"POST":
+            return False
+        cycle = cast("RequestResponseCycle | None", self.cycle)
+        is_free = cycle is None or cycle.response_complete
+        # A client that reads no answers is served where a task can wait for it.
+        if not is_free or self.flow.write_paused or parser.get_http_version() != "1.1":
+            return False
+        self._append = lane.take(self.url, self.headers, is_kept=parser.should_keep_alive())
+        return self._append is not None
+
+    def on_body(self, body: bytes) -> None:
+        if self._append is not None and self.lane is not None:
+            self.lane.receive(self._append, body)
+        else:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._is_idle = True
+        request, lane = self._append, self.lane
+        if request is None or lane is None:
+            super().on_message_complete()
+            return
+        self._append = None
+        answer = lane.answer_now(request)
+        if answer is not None:
+            self._respond(request, *answer)
+            return
+        # What comes on this connection meanwhile waits, as behind any other request.
+        pending = self.cycle = cast("RequestResponseCycle", Pending())
+        task = self.loop.create_task(self._answer_later(lane, request, pending))
+        task.add_done_callback(self.tasks.discard)
+        self.tasks.add(task)
+
+    async def _answer_later(
+        self, lane: Lane, request: Request, pending: RequestResponseCycle
+    ) -> None:
+        answer = await lane.answer(request)
+        pending.response_complete = True
+        request.is_kept = request.is_kept and pending.keep_alive
+        if not pending.disconnected:
+            self._respond(request, *answer)
+
+    def _respond(self, request: Request, status: int, headers: http.Headers, body: bytes) -> None:
+        is_kept = request.is_kept
+        defaults = self.server_state.default_headers
+        self.transport.write(response(status, headers, body, defaults, is_kept=is_kept))
+        if not is_kept:
+            self.transport.close()
+        self.on_response_complete()
 
     def _head_too_slow(self) -> None:
         self._head_timer = None
@@ -264,7 +359,7 @@ class Protocol(HttpToolsProtocol):
     def _is_answering(self) -> bool:
         # None before the first request; uvicorn's types do not say.
         cycle = cast("RequestResponseCycle | None", self.cycle)
-        if cycle is None or cycle.response_complete:
+        if self._append is not None or cycle is None or cycle.response_complete:
             return False
         return cycle.response_started or not cycle.more_body
 
@@ -283,6 +378,27 @@ class Protocol(HttpToolsProtocol):
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
+
+
+class Pending:
+    """Stands for an append that waits for its commit, where uvicorn looks for a request's cycle."""
+
+    __slots__ = (
+        "body",
+        "disconnected",
+        "keep_alive",
+        "message_event",
+        "more_body",
+        "response_complete",
+        "response_started",
+    )
+
+    def __init__(self) -> None:
+        self.body = b""
+        self.disconnected = self.response_complete = self.response_started = False
+        self.more_body = False
+        self.keep_alive = True
+        self.message_event = asyncio.Event()
 
 
 class Offer:
@@ -347,15 +463,19 @@ LEANED_ON: Final[dict[type, tuple[str, ...]]] = {
         "flow",
         "headers",
         "loop",
-        "on_header",
+        "on_body",
         "on_headers_complete",
         "on_message_begin",
-        "on_url",
+        "on_message_complete",
+        "on_response_complete",
         "parser",
         "pipeline",
         "scope",
         "send_400_response",
+        "server_state",
+        "tasks",
         "transport",
+        "url",
         "_unset_keepalive_if_required",
     ),
     RequestResponseCycle: (
@@ -378,6 +498,8 @@ def missing_attributes() -> list[str]:
     missing: list[str] = []
     for owner, names in LEANED_ON.items():
         known = {*dir(owner), *owner.__init__.__code__.co_names}
+        if owner is HttpToolsProtocol:  # made anew for each request
+            known |= {*owner.on_message_begin.__code__.co_names}
         missing += [f"{owner.__name__}.{name}" for name in names if name not in known]
     return missing
 

@@ -18,6 +18,7 @@ from penstock.wire.http import is_json, is_text
 Payload = bytes | str | int | float | bool | list[Any] | dict[str, Any] | None
 """What can be appended: for a JSON stream any JSON value, or bytes that are JSON already."""
 
+_JSON_SPACE = b" \t\r\n"
 _encode = msgspec.json.Encoder().encode
 _decode_value = msgspec.json.Decoder().decode
 _decode_array = msgspec.json.Decoder(list[msgspec.Raw]).decode
@@ -52,14 +53,15 @@ def json_record(value: Payload, *, type: str = "", key: str = "") -> NewRecord:
     return NewRecord(encode_payload(value, "application/json"), type, key)
 
 
-def split_body(body: bytes, content_type: str) -> list[bytes]:
+def split_body(body: bytes, content_type: str, *, allow_none: bool = False) -> list[bytes]:
     """Turn a request's body into records' payloads: of a JSON array, one for each element.
 
-    Raises BodyMalformed: empty, no JSON, an empty array, or text that is no UTF-8.
+    Raises BodyMalformed: empty, no JSON, an empty array (unless `allow_none`), or text that is no
+    UTF-8.
     """
     if not body:
         raise BodyMalformed("is empty; send at least one record")
-    if is_text(content_type):
+    if is_text(content_type) and not body.isascii():
         try:
             body.decode()
         except UnicodeDecodeError:
@@ -67,13 +69,17 @@ def split_body(body: bytes, content_type: str) -> list[bytes]:
     if not is_json(content_type):
         return [body]
     try:
-        value = _decode_value(body)
-        items = _decode_array(body) if isinstance(value, list) else [body.strip()]
+        if not body.lstrip(_JSON_SPACE).startswith(b"["):
+            _decode_value(body)
+            return [_one_line(body.strip(_JSON_SPACE))]
+        # The elements are cut out as they stand, and each is checked.
+        items = [bytes(item) for item in _decode_array(body)]
+        _decode_value(body)
     except (msgspec.DecodeError, RecursionError) as error:
         raise BodyMalformed(f"is no JSON: {error}") from None
-    if not items:
+    if not items and not allow_none:
         raise BodyMalformed("is an empty array; send at least one record")
-    return [_one_line(bytes(item)) for item in items]
+    return [_one_line(item) for item in items]
 
 
 def _one_line(value: bytes) -> bytes:

@@ -14,24 +14,46 @@ from penstock.core.subscription import Subscription
 from penstock.server.asgi import Receive, Send
 from penstock.server.reader import Reader
 from penstock.server.stream import Stream
-from penstock.wire import native
+from penstock.server.view import View
 
 
 class PortableReader(Reader):
     """A reader whose task sleeps while it is level, and is woken by the view."""
 
-    __slots__ = ("_deadline", "_drain_ms", "_heartbeat_due", "_is_gone", "_wakeup")
+    __slots__ = (
+        "_deadline",
+        "_drain_ms",
+        "_drain_reason",
+        "_heartbeat_due",
+        "_is_gone",
+        "_wakeup",
+    )
 
     transport_name = "portable"
 
     def __init__(
-        self, stream: Stream, subscription: Subscription, *, opened_at: float, is_visible: bool
+        self,
+        stream: Stream,
+        view: View,
+        subscription: Subscription,
+        *,
+        opened_at: float,
+        is_visible: bool = False,
+        ends_at: float | None = None,
     ) -> None:
-        super().__init__(stream, subscription, opened_at=opened_at, is_visible=is_visible)
+        super().__init__(
+            stream,
+            view,
+            subscription,
+            opened_at=opened_at,
+            is_visible=is_visible,
+            ends_at=ends_at,
+        )
         self._wakeup: asyncio.Future[None] | None = None
         self._heartbeat_due = False
         self._is_gone = False
         self._drain_ms: int | None = None
+        self._drain_reason = "drained"
         self._deadline: asyncio.Timeout | None = None  # of the send that is under way
 
     async def run(self, receive: Receive, send: Send, preamble: bytes) -> None:
@@ -55,16 +77,19 @@ class PortableReader(Reader):
         hub = self.stream.hub
         if hub.is_draining:  # admitted just before the drain began, and not among those it told
             self._drain_ms = hub.draw_retry_ms()
-        await self._send(send, preamble)
+        if preamble:
+            await self._send(send, preamble)
         while not self._is_gone:
             if self._drain_ms is not None:
-                await self._send(send, native.drain_event(self._drain_ms), more=False)
-                return "drained"
-            body = self.step()
-            if body is not None:
-                await self._send(send, body, more=not self.is_done)
+                await self._send(send, self.view.form.drain(self._drain_ms), more=False)
+                return self._drain_reason
+            body = None if self.is_loading else self.step()
+            if body or self.is_done:
+                await self._send(send, body or b"", more=not self.is_done)
                 if self.is_done:
                     return "ended"
+            elif body is not None and not self.is_loading:
+                continue  # a step that says nothing
             elif self._heartbeat_due:
                 self._heartbeat_due = False
                 await self._send(send, self.heartbeat_bytes())
@@ -79,9 +104,11 @@ class PortableReader(Reader):
         await asyncio.sleep(0)
 
     async def _sleep(self) -> None:
-        """Wait to be woken. There is no deadline here: the view wakes for every heartbeat."""
+        """Wait to be woken. There is no deadline here: the view wakes for every heartbeat, and the
+        store answers every load."""
         self._wakeup = asyncio.get_running_loop().create_future()
-        self.view.sleepers[self] = None
+        if not self.is_loading:
+            self.view.sleepers[self] = None
         try:
             await self._wakeup
         finally:
@@ -103,8 +130,8 @@ class PortableReader(Reader):
         self._heartbeat_due = True
         self.wake()
 
-    def drain(self, retry_ms: int) -> None:
-        self._drain_ms = retry_ms
+    def drain(self, retry_ms: int, reason: str = "drained") -> None:
+        self._drain_ms, self._drain_reason = retry_ms, reason
         self.wake()
 
     def abort(self) -> None:

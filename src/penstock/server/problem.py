@@ -7,6 +7,7 @@ what is not one of ours is logged here and told as `internal`, never as a traceb
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from http import HTTPStatus
 
 import msgspec
@@ -17,7 +18,10 @@ from penstock.core.errors import (
     OffsetGone,
     Overloaded,
     PenstockError,
+    ProducerFenced,
+    ProducerGap,
     StreamEnded,
+    WakeTokenInvalid,
 )
 from penstock.server.asgi import Send
 from penstock.wire.http import SECURITY_HEADERS, Headers
@@ -30,8 +34,20 @@ async def send_problem(
     send: Send,
     error: PenstockError,
     headers: Headers | None = None,
+    members: Mapping[str, object] | None = None,
 ) -> None:
-    """Answer a request with an error."""
+    """Answer a request with an error; `members` are said beside the usual ones."""
+    status, all_headers, body = problem(error, headers, members)
+    await send({"type": "http.response.start", "status": status, "headers": all_headers})
+    await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+def problem(
+    error: PenstockError,
+    headers: Headers | None = None,
+    members: Mapping[str, object] | None = None,
+) -> tuple[int, Headers, bytes]:
+    """The status, headers and body that tell of an error."""
     status = error.status
     body = msgspec.json.encode(
         {
@@ -40,6 +56,7 @@ async def send_problem(
             "status": status,
             "code": error.code,
             "detail": error.sentence,
+            **(members or {}),
         }
     )
     all_headers: Headers = [
@@ -50,8 +67,7 @@ async def send_problem(
         *_own_headers(error),
         *(headers or []),
     ]
-    await send({"type": "http.response.start", "status": status, "headers": all_headers})
-    await send({"type": "http.response.body", "body": body, "more_body": False})
+    return status, all_headers, body
 
 
 def internal(error: Exception, path: str) -> PenstockError:
@@ -68,6 +84,15 @@ def _own_headers(error: PenstockError) -> Headers:
             return [(b"retry-after", b"%d" % RETRY_AFTER_S)]
         case StreamEnded():
             return [(b"stream-closed", b"true"), (b"stream-end-reason", error.reason.encode())]
+        case WakeTokenInvalid():
+            return [(b"www-authenticate", b"Bearer")]
+        case ProducerFenced():
+            return [(b"producer-epoch", b"%d" % error.epoch)]
+        case ProducerGap():
+            return [
+                (b"producer-expected-seq", b"%d" % error.expected),
+                (b"producer-received-seq", b"%d" % error.received),
+            ]
         case OffsetGone():
             return [(b"stream-earliest-offset", error.earliest.encode())]
         case _:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from penstock.core.cursor import Offset
 from penstock.core.subscription import End, Gap, Leave, Read, State, Subscription, Wait
-from penstock.wire import native
+from penstock.server.view import Slice
 
 if TYPE_CHECKING:
     from penstock.server.stream import Stream
@@ -20,10 +20,15 @@ if TYPE_CHECKING:
 
 
 class Reader(ABC):
-    """What both kinds of readers are. `opened_at` is the hub's clock at the request."""
+    """What both kinds of readers are. `opened_at` is the hub's clock at the request; `is_loading`
+    says that older events are on their way from the store."""
 
     __slots__ = (
         "_had_record",
+        "_is_greeted",
+        "_piece",
+        "ends_at",
+        "is_loading",
         "is_paused",
         "is_visible",
         "opened_at",
@@ -35,16 +40,27 @@ class Reader(ABC):
     transport_name = ""
 
     def __init__(
-        self, stream: Stream, subscription: Subscription, *, opened_at: float, is_visible: bool
+        self,
+        stream: Stream,
+        view: View,
+        subscription: Subscription,
+        *,
+        opened_at: float,
+        is_visible: bool = False,
+        ends_at: float | None = None,
     ) -> None:
         self.stream = stream
-        self.view: View = stream.view()
+        self.view: View = view
         self.view.settle(stream.hub.clock())
         self.subscription = subscription
         self.opened_at = opened_at
         self.is_visible = is_visible  # heartbeats as events, which a page can see
+        self.ends_at = ends_at  # by the hub's clock: the body ends then, to be resumed
         self.is_paused = False
+        self.is_loading = False
+        self._piece: tuple[int, Slice | None] | None = None
         self._had_record = False
+        self._is_greeted = False
 
     @property
     def is_done(self) -> bool:
@@ -59,32 +75,67 @@ class Reader(ABC):
         return max(0, self.view.head.tail - self.subscription.position)
 
     def step(self) -> bytes | None:
-        """Give the next body bytes, at most one write's worth; None when level with the rest."""
+        """Give the next body bytes, at most one write's worth, none while `is_loading`; None when
+        level with the rest."""
         view, subscription = self.view, self.subscription
+        was_level = subscription.state is State.LIVE
         match subscription.decide(view.seen):
             case Wait():
-                return None
+                return self._greet()
             case Read(after):
-                body, position, count = view.slice(after, view.flushed)
-                subscription.advance(position)
-                self._count(count, len(body))
-                return body
+                return self._read(after, is_live=was_level)
             case Gap(asked, resume, reason):
                 self.stream.hub.hooks.gap(reason)
+                told = view.form.gap(asked, Offset(view.head.epoch, resume), reason)
+                if told is None:
+                    subscription.finish(left=True)
+                    return b""
                 subscription.skip(resume)
-                return native.gap_event(asked, Offset(view.head.epoch, resume), reason)
+                return told
             case End(reason):
                 subscription.finish()
-                return native.end_event(view.head.tail_offset, reason)
+                return view.form.end(view.head.tail_offset, reason)
             case Leave():
                 subscription.finish(left=True)
-                return native.drain_event(self.stream.hub.draw_retry_ms())
+                return view.form.drain(self.stream.hub.draw_retry_ms())
+
+    def _greet(self) -> bytes | None:
+        if self._is_greeted:
+            return None
+        self._is_greeted = True
+        return self.view.form.greeting(self.view.seen) or None
+
+    def _read(self, after: int, *, is_live: bool) -> bytes:
+        view = self.view
+        piece = view.slice(after, view.flushed, is_live=is_live)
+        if piece is None:
+            asked, piece = self._piece or (-1, None)
+            self._piece = None
+            if asked != after:
+                self.is_loading = True
+                self.stream.load(view, after, self)
+                return b""
+            if piece is None:
+                # The store has nothing where the log says there is something: the reader comes
+                # back, and is never shown what follows as its next.
+                self.subscription.finish(left=True)
+                return b""
+        self._is_greeted = True
+        self.subscription.advance(piece.position)
+        self._count(piece.records, len(piece.body))
+        return piece.body
+
+    def loaded(self, after: int, piece: Slice | None) -> None:
+        """Take what the store had after a position, and go on."""
+        self.is_loading = False
+        self._piece = (after, piece)
+        self.wake()
 
     def heartbeat_bytes(self) -> bytes:
         """A sign of life: a comment, or an event where the page asked to see it."""
-        if self.is_visible:
-            return native.status_event(Offset(self.view.head.epoch, self.view.flushed))
-        return native.HEARTBEAT
+        view = self.view
+        tail = Offset(view.head.epoch, view.flushed)
+        return view.form.heartbeat(tail, is_visible=self.is_visible)
 
     def _count(self, records: int, size: int) -> None:
         hub = self.stream.hub
@@ -100,14 +151,14 @@ class Reader(ABC):
 
     @abstractmethod
     def wake(self) -> None:
-        """The tail moved, or the end came: go on."""
+        """The tail moved, or the end came, or what was asked for is here: go on."""
 
     @abstractmethod
     def heartbeat(self) -> None:
         """Show a sign of life."""
 
     @abstractmethod
-    def drain(self, retry_ms: int) -> None:
+    def drain(self, retry_ms: int, reason: str = "drained") -> None:
         """Tell the reader when to come back, and end its body cleanly."""
 
     @abstractmethod

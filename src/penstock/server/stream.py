@@ -10,16 +10,23 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterable, AsyncIterator, Sequence
-from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, Literal, Protocol
 
-from penstock.backends.interface import AppendsNow, ReadsNow, StreamConfig, Watch
+from penstock.backends.interface import StreamConfig, Watch
 from penstock.core.cursor import Offset
-from penstock.core.errors import StreamEnded, StreamNotFound
+from penstock.core.errors import (
+    CallerError,
+    PenstockError,
+    StreamEnded,
+    StreamGone,
+    StreamNotFound,
+)
 from penstock.core.log import Head
 from penstock.core.record import EndReason, NewRecord, Record, checked
+from penstock.server.feed import Feed
+from penstock.server.form import CompactForm, DurableForm, Form, NativeForm
 from penstock.server.payload import Payload, encode_payload
-from penstock.server.view import View
+from penstock.server.view import MAX_SLICE_RECORDS, SLICE_PAYLOAD_BYTES, View, Waiter
 from penstock.wire import http
 
 if TYPE_CHECKING:
@@ -27,6 +34,19 @@ if TYPE_CHECKING:
     from penstock.server.response import StreamResponse
 
 logger = logging.getLogger("penstock")
+END_AGAIN_S: Final = 1.0
+"""How long to wait before an end that the store could not take is tried again."""
+
+Kind = Literal["native", "compact", "durable"]
+"""The forms a stream is shown in."""
+
+
+class Poll(Protocol):
+    """Somebody who waits for the next commit or the end, once."""
+
+    def wake(self) -> None:
+        """Something came."""
+        ...
 
 
 class Stream:
@@ -36,19 +56,22 @@ class Stream:
     """
 
     __slots__ = (
+        "__weakref__",
         "_idle_timer",
         "_last_append",
         "_producer",
         "_started_at",
         "_unread_s",
-        "_view",
+        "_views",
         "_watch",
         "config",
-        "expires_at",
         "head",
         "hub",
+        "is_deleted",
         "name",
+        "polls",
         "readers",
+        "used_at",
     )
 
     def __init__(self, hub: Hub, name: str, head: Head, config: StreamConfig) -> None:
@@ -57,8 +80,10 @@ class Stream:
         self.config = config
         self.head = head
         self.readers = 0
-        self.expires_at: float | None = None
-        self._view: View | None = None
+        self.polls: set[Poll] = set()
+        self.is_deleted = False
+        self.used_at = hub.clock()
+        self._views: dict[Kind, View] = {}
         self._watch: Watch | None = None
         self._producer: asyncio.Task[None] | None = None
         self._started_at: float | None = None
@@ -93,20 +118,22 @@ class Stream:
         already; of a text stream: str or bytes; of any other: bytes. Raises StreamEnded,
         RecordTooLarge, RecordTypeReserved, RecordFieldMalformed, StoreFull.
         """
-        return await self.hub.backend.append(self.name, [self._record(payload, type, key)])
+        record = self._record(payload, type, key)
+        return (await self.hub.backend.append(self.name, [record])).offset
 
     async def append_batch(self, batch: Sequence[NewRecord]) -> Offset:
         """Append records in one commit: all of them or none. Payloads are bytes as stored."""
         limit = self.hub.settings.max_record_bytes
         records = [checked(new.payload, new.type, new.key, limit) for new in batch]
-        return await self.hub.backend.append(self.name, records)
+        return (await self.hub.backend.append(self.name, records)).offset
 
     def append_nowait(self, payload: Payload, *, type: str = "", key: str = "") -> None:
         """Append one record without waiting for its commit. Raises as `append`, and
         AppendWindowFull when too much waits."""
-        if not isinstance(self.hub.backend, AppendsNow):
+        backend = self.hub.appends_now
+        if backend is None:
             raise TypeError("this backend has no append_nowait; await append() instead")
-        self.hub.backend.append_nowait(self.name, [self._record(payload, type, key)])
+        backend.append_nowait(self.name, [self._record(payload, type, key)])
 
     async def close(self, reason: EndReason = EndReason.COMPLETE) -> bool:
         """End the stream, for good; returns whether this call did: the first reason stands.
@@ -136,18 +163,71 @@ class Stream:
 
         return make_response(self, last_event_id)
 
-    def view(self) -> View:
-        """The native view of this stream; made when it is first read."""
-        if self._view is None:
-            self._view = View(
+    @property
+    def may_be_over(self) -> bool:
+        """Whether its time can be over: then the backend has to be asked for it."""
+        config = self.config
+        if config.ttl_s is not None or config.expires_at is not None:
+            return True
+        return self.head.end is not None and config.ended_ttl_s is not None
+
+    def touch(self) -> None:
+        """Count a read as use, where that keeps the stream."""
+        if self.may_be_over and self.hub.sweeps is not None:
+            self.hub.sweeps.touch(self.name)
+
+    @property
+    def is_resting(self) -> bool:
+        """Whether nobody here reads or feeds it: where a store keeps it, it can leave memory."""
+        return not (self.readers or self.polls or self.is_produced)
+
+    def view(self, kind: Kind = "native") -> View:
+        """This stream in one form; made when it is first read that way."""
+        view = self._views.get(kind)
+        if view is None:
+            hub = self.hub
+            view = self._views[kind] = View(
                 self.head,
-                self._read_now,
-                binary=not http.is_text(self.config.content_type),
-                tail_bytes=self.hub.settings.view_tail_bytes,
-                hooks=self.hub.hooks,
-                now=self.hub.clock(),
+                self._form(kind),
+                None if hub.reads_now is None else self._read_now,
+                tail_bytes=hub.settings.view_tail_bytes,
+                hooks=hub.hooks,
+                now=hub.clock(),
             )
-        return self._view
+        return view
+
+    def _form(self, kind: Kind) -> Form:
+        epoch, content_type = self.head.epoch, self.config.content_type
+        if kind == "durable":
+            return DurableForm(epoch, content_type)
+        is_binary = not http.is_text(content_type)
+        if kind == "compact":
+            return CompactForm(epoch, self.hub.merges, is_binary=is_binary)
+        return NativeForm(epoch, is_binary=is_binary)
+
+    def load(self, view: View, after: int, waiter: Waiter) -> None:
+        """Have a view's older events read from the store, once for all who wait for them."""
+        if view.wait_for(after, waiter):
+            self.hub.spawn(self._load(view, after))
+
+    async def _load(self, view: View, after: int) -> None:
+        records: Sequence[Record] | None = None
+        try:
+            found = await self.hub.backend.read(
+                self.name, after, MAX_SLICE_RECORDS, SLICE_PAYLOAD_BYTES
+            )
+            if not found or found[0].position == after + 1 or not await self.has_lost(after):
+                records = found
+        except PenstockError as error:
+            logger.warning("reading %r after %d failed: %s", self.name, after, error.sentence)
+        finally:
+            view.loaded(after, records)
+
+    async def has_lost(self, after: int) -> bool:
+        """Whether what followed a position is gone, as the store has it. It may have dropped
+        records that nobody was told of yet; those behind them must not be taken for the next."""
+        head, _ = await self.hub.backend.head(self.name)
+        return head.epoch != self.head.epoch or head.earliest > after
 
     # the backend calls these
 
@@ -157,23 +237,47 @@ class Stream:
         hub.hooks.appended(len(records), sum([len(record.payload) for record in records]))
         if self._started_at is not None:
             self._time_append(hub.clock())
-        if self._view is not None and self._view.committed(records, head):
-            hub.mark_dirty(self._view)
+        for view in self._views.values():
+            if view.committed(records, head):
+                hub.mark_dirty(view)
+        if self.polls:
+            self._wake_polls()
+        hub.subscriptions.appended(self.name, head)
 
     def ended(self, head: Head) -> None:
-        self.head = head
         assert head.end is not None
-        self.hub.hooks.stream_ended(head.end)
-        if self._view is not None:
-            self._view.ended(head)
-            self.hub.mark_dirty(self._view)
-        if self._started_at is not None:
-            self.expires_at = self.hub.clock() + self.hub.settings.ended_ttl_s
+        if self.head.end is None:
+            self.hub.hooks.stream_ended(head.end)
+        self.head = head
+        for view in self._views.values():
+            view.ended(head)
+            self.hub.mark_dirty(view)
+        self._wake_polls()
 
     def trimmed(self, head: Head) -> None:
         self.head = head
-        if self._view is not None:
-            self._view.trimmed(head)
+        for view in self._views.values():
+            view.trimmed(head)
+
+    def deleted(self) -> None:
+        # What was not read yet cannot be: a reader that is behind is told so, then of the end.
+        self.is_deleted = True
+        self.trimmed(self.head._replace(earliest=self.head.tail, records=0, bytes=0))
+        self._wake_polls()
+        self.hub.stream_deleted(self)
+
+    def restarted(self, head: Head) -> None:
+        # What readers were shown is not the log any more: they come back with a place of an epoch
+        # that is over, and are told of the gap.
+        self.head = head
+        self._views.clear()
+        self.hub.send_away(self)
+        self._wake_polls()
+        self.hub.subscriptions.appended(self.name, head)
+
+    def _wake_polls(self) -> None:
+        for poll in list(self.polls):
+            poll.wake()
 
     # the hub calls these
 
@@ -181,11 +285,21 @@ class Stream:
         """Take the registration that tells this stream of commits."""
         self._watch = watch
 
+    def heartbeat(self, now: float) -> None:
+        """Show level readers a sign of life, where they saw none for long."""
+        for view in self._views.values():
+            if view.is_read and now - view.last_write >= self.hub.settings.heartbeat_s:
+                view.heartbeat(now)
+
     def forget(self) -> None:
         """Let go of the registration and the timer: the stream is gone."""
         if self._watch is not None:
             self._watch.cancel()
         self._cancel_idle_timer()
+
+    def rest(self) -> None:
+        """Let go of what only readers need; the registration goes on."""
+        self._views.clear()
 
     def produce(self, source: AsyncIterable[Payload | NewRecord], unread_s: float | None) -> None:
         """Start the task that feeds this stream; the hub owns it."""
@@ -228,9 +342,16 @@ class Stream:
     async def _produce(self, source: AsyncIterable[Payload | NewRecord]) -> None:
         reason = EndReason.FAILED
         iterator = aiter(source)
+        backend = self.hub.backend
+        # Where a commit costs a write, what comes while one is under way shares the next.
+        feed = None if self.hub.commits_now is not None else Feed(backend, self.name)
         try:
             async for item in iterator:
-                await self._append_item(item)
+                record = self._item_record(item)
+                if feed is None:
+                    await backend.append(self.name, [record])
+                else:
+                    await feed.put(record)
             reason = EndReason.COMPLETE
         except asyncio.CancelledError:
             reason = EndReason.CANCELLED
@@ -242,23 +363,49 @@ class Stream:
         finally:
             await close_source(iterator)
             self._cancel_idle_timer()
-            if self.head.end is None:
-                with suppress(StreamNotFound):  # deleted while its source took long to close
-                    await self.hub.backend.append(self.name, [], end=reason)
+            await self._end(reason, feed)
 
-    async def _append_item(self, item: Payload | NewRecord) -> None:
+    async def _end(self, reason: EndReason, feed: Feed | None) -> None:
+        """End the stream after its producer, with what was not committed yet."""
+        backend = self.hub.backend
+        try:
+            if self.head.end is not None and feed is not None:
+                await feed.abandon()
+            elif feed is not None:
+                await feed.finish(reason)
+            elif self.head.end is None:
+                await backend.append(self.name, [], end=reason)
+        except (StreamNotFound, StreamGone, StreamEnded):
+            pass  # deleted or ended while its source took long to close
+        except PenstockError as error:
+            logger.error("the end of %r could not be stored: %s", self.name, error.sentence)
+            self.hub.spawn(self._end_at_last())
+
+    async def _end_at_last(self) -> None:
+        """End a stream whose store could not take what came last, as soon as it can. Readers must
+        have an end; until then they wait, and after a restart it is `lost`."""
+        while True:
+            await asyncio.sleep(END_AGAIN_S)
+            try:
+                await self.hub.backend.append(self.name, [], end=EndReason.FAILED)
+            except CallerError:
+                return
+            except PenstockError:
+                continue
+            return
+
+    def _item_record(self, item: Payload | NewRecord) -> NewRecord:
         if isinstance(item, NewRecord):
-            await self.append_batch([item])
-        else:
-            await self.append(item)
+            return checked(item.payload, item.type, item.key, self.hub.settings.max_record_bytes)
+        return self._record(item, "", "")
 
     def _record(self, payload: Payload, type: str, key: str) -> NewRecord:
         data = encode_payload(payload, self.config.content_type)
         return checked(data, type, key, self.hub.settings.max_record_bytes)
 
     def _read_now(self, after: int, max_records: int, max_bytes: int) -> Sequence[Record]:
-        backend = self.hub.backend
-        assert isinstance(backend, ReadsNow)
+        backend = self.hub.reads_now
+        assert backend is not None
         return backend.read_now(self.name, after, max_records, max_bytes)
 
     def _time_append(self, now: float) -> None:

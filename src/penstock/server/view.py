@@ -1,4 +1,4 @@
-"""A view: one stream in one representation, and everybody who reads it that way.
+"""A view: one stream in one form, and everybody who reads it that way.
 
 Readers that are level share one place, `flushed`, and nothing else: a flush encodes what was
 committed since, joins it once, and hands the same bytes to each of them. That loop over
@@ -7,26 +7,36 @@ place of its own and is not written to, nor queued for, until its transport resu
 brought up to `flushed` in slices and joins the loop again.
 
 Encoded events of the recent past are kept, at most `tail_bytes`, for readers a little behind;
-older ones are encoded from the log again. Nothing is encoded while nobody reads.
+older ones are encoded from the log again: at once where it lies in memory, else when the store
+has read them, once for all readers at the same place. Nothing is encoded while nobody reads.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from penstock.core.limits import WRITE_BYTES
 from penstock.core.log import Head
 from penstock.core.record import Record
+from penstock.server.form import Form
 from penstock.telemetry.hooks import Hooks
-from penstock.wire import http, native
+from penstock.wire import http
 
 ReadNow = Callable[[int, int, int], Sequence[Record]]
 MAX_SLICE_RECORDS = 4096
 SLICE_PAYLOAD_BYTES = WRITE_BYTES // 2
 """Payload read for one write of older events: what stands around a payload (an id, a type, base64)
 is seldom more than the payload itself."""
+
+
+class Slice(NamedTuple):
+    """Events after one position: their bytes, the position after the last, how many records."""
+
+    body: bytes
+    position: int
+    records: int
 
 
 class Sleeper(Protocol):
@@ -64,11 +74,18 @@ class Sink(Sleeper, Protocol):
         ...
 
 
+class Waiter(Protocol):
+    """A reader that waits for older events to be read from the store."""
+
+    def loaded(self, after: int, piece: Slice | None) -> None:
+        """Take what follows a position; None: nothing could be read."""
+        ...
+
+
 class View:
-    """One stream as native events."""
+    """One stream in one form. `read_now` reads the log where it lies in memory; None elsewhere."""
 
     __slots__ = (
-        "_encoder",
         "_events",
         "_first",
         "_hooks",
@@ -79,30 +96,33 @@ class View:
         "_tail_size",
         "_waiting",
         "flushed",
+        "form",
         "fresh",
         "head",
         "last_write",
         "live",
+        "loads",
         "sleepers",
     )
 
     def __init__(
         self,
         head: Head,
-        read_now: ReadNow,
+        form: Form,
+        read_now: ReadNow | None,
         *,
-        binary: bool,
         tail_bytes: int,
         hooks: Hooks,
         now: float,
     ) -> None:
         self.head = head
+        self.form = form
         self.flushed = head.tail
         self.last_write = now
         self.live: dict[Sink, None] = {}  # level, written to by flush
         self.sleepers: dict[Sleeper, None] = {}  # level, woken by flush (the portable path)
         self.fresh: set[Sink] = set()  # live, and have had no record yet
-        self._encoder = native.NativeEncoder(head.epoch, binary=binary)
+        self.loads: dict[int, list[Waiter]] = {}  # who waits for what follows a position
         self._read_now = read_now
         self._tail_bytes = tail_bytes
         self._hooks = hooks
@@ -166,15 +186,19 @@ class View:
         records = self._waiting
         if records:
             self._waiting = []
-            self._write_all(self._encoder.encode(records), records, now)
+            self._write_all(records, now)
         for sleeper in list(self.sleepers):
             sleeper.wake()
         if self.head.end is not None:
             for sink in list(self.live):
                 sink.wake()
 
-    def _write_all(self, events: list[bytes], records: list[Record], now: float) -> None:
+    def _write_all(self, records: list[Record], now: float) -> None:
         self.last_write = now
+        events = self.form.events(records)
+        if events is None:
+            self._write_together(records, now)
+            return
         whole = b"".join(events)
         if len(whole) <= WRITE_BYTES:  # nearly always: one commit or a few
             self._write_slice(whole, records, now)
@@ -185,6 +209,20 @@ class View:
                 self._write_slice(b"".join(events[start:stop]), records[start:stop], now)
                 start = stop
         self._remember(events, records, len(whole))
+
+    def _write_together(self, records: list[Record], now: float) -> None:
+        """Write records that are only shown in batches, as many in each as a write takes."""
+        start, tail = 0, records[-1].position
+        while start < len(records):
+            size, stop = 0, start
+            while stop < len(records) and (stop == start or size <= SLICE_PAYLOAD_BYTES):
+                size += len(records[stop].payload)
+                stop += 1
+            batch = records[start:stop]
+            body = self.form.joined(batch, tail)
+            self._write_slice(body, batch, now)
+            self._remember([body], batch[-1:], len(body))
+            start = stop
 
     def _write_slice(self, body: bytes, records: list[Record], now: float) -> None:
         """Write the same bytes to every level reader: the hot path."""
@@ -203,7 +241,7 @@ class View:
             self.fresh.clear()
 
     def _remember(self, events: list[bytes], records: list[Record], size: int) -> None:
-        """Keep the newest events ready, at most `tail_bytes` of them."""
+        """Keep the newest events ready, at most `tail_bytes` of them; each ends at a record."""
         self._events += events
         self._positions += [record.position for record in records]
         size += self._tail_size
@@ -226,29 +264,59 @@ class View:
             self._events, self._positions = [], []
             self._first = self._tail_size = 0
 
-    def slice(self, after: int, before: int) -> tuple[bytes, int, int]:
-        """Give events after one position and up to another: at most 256 KiB, at least one.
-
-        Returns the bytes, the position after the last, and how many they are.
-        """
-        if after >= self._start and self._events:
+    def slice(self, after: int, before: int, *, is_live: bool = False) -> Slice | None:
+        """Give events after one position and up to another: at most 256 KiB, at least one; None
+        where the store has to be asked. `is_live`: to who was level when they came."""
+        is_as_it_came = is_live or not self.form.is_merged
+        if is_as_it_came and after >= self._start and self._events:
             first = bisect_right(self._positions, after, self._first)
             stop = bisect_right(self._positions, before, first)
             stop = _slice_end(self._events, first, stop)
-            if stop > first:
+            if stop > first and self._begins_at(first, after):
                 body = b"".join(self._events[first:stop])
-                return body, self._positions[stop - 1], stop - first
-        records = self._read_now(after, MAX_SLICE_RECORDS, SLICE_PAYLOAD_BYTES)
+                return Slice(body, self._positions[stop - 1], stop - first)
+        if self._read_now is None:
+            return None
+        return self.encode(
+            self._read_now(after, MAX_SLICE_RECORDS, SLICE_PAYLOAD_BYTES), after, before
+        )
+
+    def _begins_at(self, index: int, after: int) -> bool:
+        """Whether an event of the tail begins after a position: one that holds a batch may begin
+        before it."""
+        if not self.form.is_batched:
+            return True
+        return after == (self._positions[index - 1] if index > self._first else self._start)
+
+    def encode(self, records: Sequence[Record], after: int, before: int) -> Slice:
+        """Make one write of records that were read from the log."""
         if records and records[-1].position > before:
             records = [record for record in records if record.position <= before]
         if not records:
-            return b"", before, 0
-        body = self._encoder.encode_joined(records)
+            return Slice(b"", before, 0)
+        tail = self.head.tail
+        body = self.form.joined(records, tail)
         while len(body) > WRITE_BYTES and len(records) > 1:
             # Types and keys that are longer than their payloads: rare, so halving is good enough.
             records = records[: len(records) // 2]
-            body = self._encoder.encode_joined(records)
-        return body, records[-1].position, len(records)
+            body = self.form.joined(records, tail)
+        return Slice(body, records[-1].position, len(records))
+
+    def wait_for(self, after: int, waiter: Waiter) -> bool:
+        """Register who waits for what follows a position; returns whether it has to be read."""
+        waiters = self.loads.setdefault(after, [])
+        waiters.append(waiter)
+        return len(waiters) == 1
+
+    def loaded(self, after: int, records: Sequence[Record] | None) -> None:
+        """Hand what was read from the store to everybody who waited for it."""
+        waiters = self.loads.pop(after, [])
+        piece: Slice | None = None
+        try:
+            piece = self.encode(records, after, self.flushed) if records else None
+        finally:  # nobody waits for ever over a merge that raises
+            for waiter in waiters:
+                waiter.loaded(after, piece)
 
     def heartbeat(self, now: float) -> None:
         """Have every level reader shown a sign of life."""

@@ -9,11 +9,12 @@ from typing import Any, Final
 
 import msgspec
 
-from penstock.core.errors import QueryMalformed
+from penstock.backends.interface import Listed, Lists
+from penstock.core.errors import NotSupported, QueryMalformed
 from penstock.server.asgi import Receive, Scope, Send
 from penstock.server.hub import Hub
 from penstock.server.stream import Stream
-from penstock.wire import http
+from penstock.wire import durable, http
 
 MAX_LISTED: Final = 1000
 
@@ -24,39 +25,43 @@ async def list_streams(hub: Hub, name: str, scope: Scope, receive: Receive, send
     query = http.query_parameters(scope["query_string"])
     prefix, after = query.get("prefix", ""), query.get("after", "")
     limit = _limit(query.get("limit", "100"))
-    found = sorted(
-        (stream for stream in hub.streams() if stream.name.startswith(prefix)),
-        key=lambda stream: stream.name,
-    )
-    page = [stream for stream in found if stream.name > after][: limit + 1]
-    more = len(page) > limit
+    if not isinstance(hub.backend, Lists):
+        raise NotSupported("list streams")
+    page = await hub.backend.list(prefix, after, limit + 1)
     body: dict[str, Any] = {
-        "streams": [describe(stream) for stream in page[:limit]],
-        "next": page[limit - 1].name if more else None,
+        "streams": [
+            describe(listed, hub.streams_in_use.get(listed.name)) for listed in page[:limit]
+        ],
+        "next": page[limit - 1].name if len(page) > limit else None,
     }
     await _send_json(send, scope, body)
 
 
 async def inspect(hub: Hub, name: str, scope: Scope, receive: Receive, send: Send) -> None:
     """GET: one stream. Raises StreamNotFound."""
-    await _send_json(send, scope, describe(hub.get(name)))
+    stream = await hub.get(name)
+    await _send_json(send, scope, describe(Listed(name, stream.head, stream.config), stream))
 
 
-def describe(stream: Stream) -> dict[str, Any]:
-    """Say where a stream stands, as JSON values."""
-    head, retention = stream.head, stream.config.retention
+def describe(listed: Listed, stream: Stream | None) -> dict[str, Any]:
+    """Say where a stream stands, as JSON values; `stream` is it where it is in use here."""
+    head, config = listed.head, listed.config
+    retention, fork = config.retention, config.fork
     return {
-        "name": stream.name,
-        "path": stream.path,
-        "content_type": stream.config.content_type,
+        "name": listed.name,
+        "path": f"/stream/{http.stream_path(listed.name)}",
+        "content_type": config.content_type,
         "state": "running" if head.end is None else "ended",
         "end_reason": head.end,
-        "is_produced": stream.is_produced,
+        "is_produced": stream is not None and stream.is_produced,
         "earliest": str(head.earliest_offset),
         "tail": str(head.tail_offset),
         "records": head.records,
         "bytes": head.bytes,
-        "readers": stream.readers,
+        "readers": 0 if stream is None else stream.readers,
+        "ttl_s": config.ttl_s,
+        "expires_at": None if config.expires_at is None else durable.time_text(config.expires_at),
+        "forked_from": None if fork is None else fork.source,
         "retention": {
             "max_records": retention.max_records,
             "max_bytes": retention.max_bytes,

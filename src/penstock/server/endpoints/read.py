@@ -1,4 +1,4 @@
-"""Reading a stream: native SSE, and the log's bytes for whoever does not ask for events.
+"""Reading a stream: as native events, as Durable Streams' SSE, or its bytes (`catch_up.py`).
 
 Where a reader begins: the header `Last-Event-ID` beats the query's `last_event_id` beats
 `offset`. A malformed query is the caller's mistake (400); a malformed header is a browser's
@@ -11,14 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
-from penstock.core.cursor import (
-    BEGINNING,
-    END_MARK,
-    NOW,
-    Offset,
-    parse_event_id,
-    parse_offset,
-)
+from penstock.core.cursor import BEGINNING, END_MARK, NOW, parse_event_id
 from penstock.core.errors import (
     Draining,
     OffsetGone,
@@ -27,23 +20,33 @@ from penstock.core.errors import (
     QueryMalformed,
     StreamNotFound,
 )
-from penstock.core.limits import MAX_BODY_BYTES
 from penstock.core.subscription import GapReason, State, Subscription
 from penstock.server.asgi import Receive, Scope, Send
+from penstock.server.endpoints.catch_up import (
+    end_headers,
+    place_of,
+    serve_catch_up,
+    serve_long_poll,
+)
 from penstock.server.fastpath import EXTENSION, Offer, Writer
+from penstock.server.form import DurableForm
 from penstock.server.hub import Hub
 from penstock.server.portable import PortableReader
-from penstock.server.stream import Stream
-from penstock.wire import http, native
+from penstock.server.stream import Kind, Stream
+from penstock.wire import durable, http, native
 
-CATCH_UP_RECORDS: Final = 10_000
+LIVE: Final = ("events", "long-poll", "sse")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadRequest:
-    """What a reader asks for. `place` is what it brought, "" for none."""
+    """What a reader asks for. `place` is what it brought, "" for none; `live` is how the protocol
+    is asked to go on, None for not at all."""
 
     place: str = ""
+    live: str | None = None
+    cursor: int | None = None
+    is_compact: bool = False
     is_header: bool = False
     is_resume: bool = False
     refuses_gap: bool = False
@@ -59,11 +62,19 @@ class ReadRequest:
         headers: http.Headers = scope["headers"]
         place, is_header = http.last_event_id(headers, query)
         live = query.get("live")
-        if live not in (None, "events"):
-            raise QueryMalformed("live", live, "'events', or none for what is there now")
-        accepts = http.accepts_events(http.header(headers, b"accept"))
+        if live is not None and live not in LIVE:
+            raise QueryMalformed("live", live, "'events', 'long-poll' or 'sse', or none")
+        is_protocol = live in ("long-poll", "sse")
+        if is_protocol and not place:
+            raise QueryMalformed("offset", "", f"an offset, which live={live} needs")
+        accepts = http.accepts_events(http.header(headers, b"accept")) and not is_protocol
+        if not accepts and live != "events":
+            http.refuse_many_offsets(scope["query_string"])
         return cls(
             place=place or "",
+            live=live if is_protocol else None,
+            cursor=durable.parse_cursor(query.get("cursor")),
+            is_compact=_choice(query, "compact", "0", "1"),
             is_header=is_header,
             is_resume=is_header or query.get("last_event_id", "") not in ("", BEGINNING, NOW),
             refuses_gap=_choice(query, "gap", "event", "410"),
@@ -92,7 +103,7 @@ async def read(hub: Hub, name: str, scope: Scope, receive: Receive, send: Send) 
     """Answer GET and HEAD of a stream's address."""
     request = ReadRequest.of(scope)
     try:
-        stream = hub.get(name)
+        stream = await hub.get(name)
     except StreamNotFound:
         if request.wants_events and request.is_resume:
             if not request.is_header:
@@ -100,14 +111,64 @@ async def read(hub: Hub, name: str, scope: Scope, receive: Receive, send: Send) 
             await _serve_lost(hub, request, scope, send)
             return
         raise
+    if not request.is_head:
+        stream.touch()
     if request.wants_events:
         await serve_events(stream, request, scope, receive, send)
     elif request.is_head:
-        content_type = (b"content-type", stream.config.content_type.encode())
-        headers = [content_type, *_stream_headers(stream), *end_headers(stream)]
-        await _send_empty(send, 200, [*headers, (b"cache-control", b"no-store")])
+        await _send_empty(send, 200, _metadata(stream))
+    elif request.live == "sse":
+        await _serve_sse(stream, request, scope, receive, send)
+    elif request.live == "long-poll":
+        await serve_long_poll(stream, request.place, request.cursor, scope, receive, send)
     else:
-        await _serve_catch_up(stream, request, send)
+        await serve_catch_up(stream, request.place, scope, send)
+
+
+def _metadata(stream: Stream) -> http.Headers:
+    """What HEAD says of a stream."""
+    config, head = stream.config, stream.head
+    headers: http.Headers = [
+        (b"content-type", config.content_type.encode()),
+        *_stream_headers(stream),
+        *end_headers(stream),
+        (b"cache-control", b"no-store"),
+    ]
+    is_closed = stream.end is not None
+    tag = durable.etag(head.earliest_offset, head.tail_offset, is_closed=is_closed)
+    headers.append((b"etag", tag))
+    if config.ttl_s is not None:
+        headers.append((b"stream-ttl", b"%d" % config.ttl_s))
+    if config.expires_at is not None:
+        headers.append((b"stream-expires-at", durable.time_text(config.expires_at).encode()))
+    return headers
+
+
+async def _serve_sse(
+    stream: Stream, request: ReadRequest, scope: Scope, receive: Receive, send: Send
+) -> None:
+    """Stream the protocol's SSE from where the request says. An `EventSource` that comes back
+    with the end's id is stopped."""
+    hub = stream.hub
+    opened_at = hub.clock()
+    if stream.end is not None and request.place == stream.offset.end_id:
+        await _send_empty(send, 204, _stream_headers(stream))
+        return
+    subscription = Subscription(place_of(request.place, stream.head).position)
+    hub.admit()
+    view = stream.view("durable")
+    if isinstance(view.form, DurableForm):
+        view.form.has_seen(request.cursor)
+    await _hand_over(
+        stream,
+        subscription,
+        scope,
+        receive,
+        send,
+        opened_at=opened_at,
+        kind="durable",
+        ends_at=opened_at + hub.settings.sse_lifetime_s,
+    )
 
 
 async def serve_events(
@@ -142,6 +203,7 @@ async def serve_events(
         send,
         opened_at=opened_at,
         is_visible=request.sees_heartbeat,
+        kind="compact" if request.is_compact else "native",
     )
 
 
@@ -153,7 +215,9 @@ async def _hand_over(
     send: Send,
     *,
     opened_at: float,
-    is_visible: bool,
+    is_visible: bool = False,
+    kind: Kind = "native",
+    ends_at: float | None = None,
 ) -> None:
     """Send the head, then serve by the fast path where the server offers it, else portably."""
     extensions: dict[str, Any] = scope.get("extensions") or {}
@@ -163,13 +227,24 @@ async def _hand_over(
         headers.append((b"connection", b"close"))
         send = offer.identity(send)
     await send({"type": "http.response.start", "status": 200, "headers": headers})
-    preamble = native.preamble(stream.hub.draw_retry_ms())
+    preamble = b"" if kind == "durable" else native.preamble(stream.hub.draw_retry_ms())
     transport = offer.take_over() if offer is not None else None
+    view = stream.view(kind)
     if offer is not None and transport is not None:
-        writer = Writer(stream, subscription, transport, opened_at=opened_at, is_visible=is_visible)
+        writer = Writer(
+            stream,
+            view,
+            subscription,
+            transport,
+            opened_at=opened_at,
+            is_visible=is_visible,
+            ends_at=ends_at,
+        )
         writer.begin(preamble, was_paused=offer.was_paused)
         return
-    reader = PortableReader(stream, subscription, opened_at=opened_at, is_visible=is_visible)
+    reader = PortableReader(
+        stream, view, subscription, opened_at=opened_at, is_visible=is_visible, ends_at=ends_at
+    )
     await reader.run(receive, send, preamble)
 
 
@@ -231,53 +306,6 @@ async def _send_away(hub: Hub, send: Send) -> None:
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     body = native.preamble(hub.draw_retry_ms())
     await send({"type": "http.response.body", "body": body, "more_body": False})
-
-
-async def _serve_catch_up(stream: Stream, request: ReadRequest, send: Send) -> None:
-    """Give what the log holds after a place, and say where that ends.
-
-    JSON streams give an array of values, others their payloads one after the other. A gap is
-    410: there is no event to tell it with.
-    """
-    head = stream.head
-    after = _catch_up_place(request.place, head.earliest_offset, head.tail_offset)
-    if after.epoch != head.epoch or not head.earliest <= after.position <= head.tail:
-        raise OffsetGone(request.place[:64], str(head.earliest_offset))
-    records = await stream.hub.backend.read(
-        stream.name, after.position, CATCH_UP_RECORDS, MAX_BODY_BYTES
-    )
-    next_offset = Offset(head.epoch, records[-1].position) if records else after
-    is_up_to_date = next_offset.position >= head.tail
-    payloads = [record.payload for record in records]
-    content_type = stream.config.content_type
-    is_array = http.is_json(content_type)
-    body = b"[" + b",".join(payloads) + b"]" if is_array else b"".join(payloads)
-    headers: http.Headers = [
-        (b"content-type", content_type.encode()),
-        (b"content-length", b"%d" % len(body)),
-        (b"cache-control", b"no-store"),
-        (b"vary", b"accept"),
-        (b"stream-next-offset", str(next_offset).encode()),
-        *http.SECURITY_HEADERS,
-    ]
-    if is_up_to_date:
-        headers.append((b"stream-up-to-date", b"true"))
-        headers += end_headers(stream)
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
-    await send({"type": "http.response.body", "body": body, "more_body": False})
-
-
-def _catch_up_place(place: str, earliest: Offset, tail: Offset) -> Offset:
-    if place in ("", BEGINNING):
-        return earliest
-    return tail if place == NOW else parse_offset(place.removesuffix(END_MARK))
-
-
-def end_headers(stream: Stream) -> http.Headers:
-    """What says that a stream has ended, and how."""
-    if stream.end is None:
-        return []
-    return [(b"stream-closed", b"true"), (b"stream-end-reason", stream.end.encode())]
 
 
 def _stream_headers(stream: Stream) -> http.Headers:
