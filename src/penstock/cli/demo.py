@@ -30,6 +30,9 @@ def demo(
     port: Annotated[
         int, typer.Option(help="Port to listen on; 0 takes a free one.")
     ] = DEFAULT_PORT,
+    backend: Annotated[
+        str, typer.Option(help="Where answers are kept: memory:// or sqlite:///path.")
+    ] = "memory://",
     recorded: Annotated[
         bool, typer.Option("--recorded", help="Use the recorded upstream even where a key is set.")
     ] = False,
@@ -55,7 +58,8 @@ def demo(
 
     Without OPENAI_API_KEY, ANTHROPIC_API_KEY or OLLAMA_HOST the answers are recorded ones.
     """
-    settings = load_settings({"port": port, "log_level": "warning"}, environment={})
+    flags = {"port": port, "backend": backend, "log_level": "warning"}
+    settings = load_settings(flags, environment={})
     real = None if recorded else detect()
     with contextlib.ExitStack() as stack:
         if real is not None:

@@ -34,6 +34,7 @@ from penstock.server.asgi import Receive, Scope, Send
 from penstock.server.endpoints.publish import read_body
 from penstock.server.hub import Hub
 from penstock.server.stream import Stream
+from penstock.wire import http
 
 CONTENT_SECURITY_POLICY: Final = (
     b"default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'"
@@ -155,7 +156,7 @@ class DemoApp:
             await self._file(path, send)
 
     async def _body(self, scope: Scope, receive: Receive) -> bytes:
-        return await read_body(self._hub, scope["headers"], receive)
+        return await read_body(self._hub, http.by_name(scope["headers"]), receive)
 
     def _about(self) -> dict[str, Any]:
         return {
@@ -199,7 +200,7 @@ class DemoApp:
         """Start the broadcast, or join the one that runs: one for all watchers."""
         name = "demo/arena"
         try:
-            stream = self._hub.get(name)
+            stream = await self._hub.get(name)
         except StreamNotFound:
             pass
         else:

@@ -7,7 +7,7 @@ from importlib.metadata import version
 
 import typer
 
-from penstock.cli import demo, publish, serve, tail
+from penstock.cli import backup, demo, publish, serve, tail
 from penstock.core.errors import CallerError, PenstockError
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ app.command("serve")(serve.serve)
 app.command("publish")(publish.publish)
 app.command("tail")(tail.tail)
 app.command("demo")(demo.demo)
+app.command("backup")(backup.backup)
 
 
 def _show_version(value: bool) -> None:

@@ -20,6 +20,7 @@ def serve(
     host: Annotated[str | None, typer.Option(help=_about("host"))] = None,
     port: Annotated[int | None, typer.Option(help=_about("port"))] = None,
     backend: Annotated[str | None, typer.Option(help=_about("backend"))] = None,
+    durability: Annotated[str | None, typer.Option(help=_about("durability"))] = None,
     config: Annotated[
         Path | None, typer.Option(help="A TOML file of settings. [default: penstock.toml, if any]")
     ] = None,
@@ -32,6 +33,7 @@ def serve(
     allowed_origin: Annotated[
         list[str] | None, typer.Option(help="Let pages of this origin read and write. Repeatable.")
     ] = None,
+    webhooks: Annotated[str | None, typer.Option(help=_about("webhooks"))] = None,
     log_level: Annotated[str | None, typer.Option(help=_about("log_level"))] = None,
     portable: Annotated[
         bool, typer.Option("--portable", help="Leave the fast path out.", hidden=True)
@@ -47,6 +49,8 @@ def serve(
             "host": host,
             "port": port,
             "backend": backend,
+            "durability": durability,
+            "webhooks": webhooks,
             "allow_unauthenticated": allow_unauthenticated,
             "allowed_hosts": (*hosts, *allowed_host) if allowed_host else None,
             "allowed_origins": tuple(allowed_origin) if allowed_origin else None,

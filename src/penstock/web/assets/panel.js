@@ -163,6 +163,13 @@ const fanOut = (rate, scrape) => {
   return `${perSecond(rate)} · ${size} · ${ratio.toFixed(1)} readers a record`;
 };
 
+// How many writes to the store a record costs: groups of appends share one.
+const writes = (rate, scrape) => {
+  const appended = scrape.sum("penstock_appended_records_total");
+  const ratio = appended === 0 ? 0 : scrape.sum("penstock_backend_commits_total") / appended;
+  return `${perSecond(rate)} · ${ratio.toFixed(2)} writes a record`;
+};
+
 const TILES = [
   {
     label: "Open streams",
@@ -223,7 +230,7 @@ const TILES = [
     testid: "panel-appended",
     metric: "penstock_appended_records_total",
     colour: "c-deep",
-    read: counter("penstock_appended_records_total", (rate) => perSecond(rate)),
+    read: counter("penstock_appended_records_total", writes),
   },
   {
     label: "Records delivered",
