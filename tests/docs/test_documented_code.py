@@ -8,7 +8,9 @@ are fragments, and compile.
 from __future__ import annotations
 
 import ast
+import importlib.util
 import json
+import os
 import re
 import subprocess
 import sys
@@ -18,9 +20,11 @@ from pathlib import Path
 
 import pytest
 
+import running_programs
 from docs.documents import PAGES, ROOT, Block, blocks, environment, require, serving, uvicorn
 
 PATIENCE_S = 60
+NODE_PACKAGES = ROOT / "tests" / "interop" / "durable_streams" / "node_modules"
 PYTHON = [block for page in PAGES for block in blocks(page, "python")]
 SCRIPTS = [block for page in PAGES for block in blocks(page, "js")]
 APPLICATIONS = [
@@ -31,6 +35,9 @@ PROGRAMS = [
     for block in PYTHON
     if block not in APPLICATIONS and block.text.startswith(("import ", "from "))
 ]
+MODULES = [block for block in SCRIPTS if re.search(r"^import ", block.text, re.MULTILINE)]
+HALVES = [block for block in MODULES if re.search(r"^export ", block.text, re.MULTILINE)]
+"""One half of a chat each: the application's, then its page's."""
 
 
 def where(block: Block) -> str:
@@ -59,8 +66,9 @@ def test_a_script_for_the_browser_parses(block: Block, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("block", PROGRAMS, ids=where)
 def test_a_program_of_the_documentation_runs(block: Block, server: str, tmp_path: Path) -> None:
-    text = re.sub(r"http://127\.0\.0\.1:(4437|8000)", server, block.text)
-    (tmp_path / "program.py").write_text(text, "utf-8")
+    for package in re.findall(r"^(?:import|from) (\w+)", block.text, re.MULTILINE):
+        require_package(package)
+    (tmp_path / "program.py").write_text(at(server, block), "utf-8")
     done = subprocess.run(
         [sys.executable, "-W", "error", "program.py"],
         cwd=tmp_path,
@@ -71,6 +79,29 @@ def test_a_program_of_the_documentation_runs(block: Block, server: str, tmp_path
         check=False,
     )
     assert done.returncode == 0, f"{block.where}:\n{done.stderr.decode()}"
+
+
+@pytest.mark.parametrize("block", [b for b in MODULES if b not in HALVES], ids=where)
+def test_a_script_that_imports_a_package_runs(block: Block, server: str, tmp_path: Path) -> None:
+    node = running_programs.node()
+    program = module(tmp_path, "program", at(server, block))
+    done = run_node(node, str(program))
+    assert done.returncode == 0, f"{block.where}:\n{done.stderr.decode()}"
+
+
+@pytest.mark.parametrize("kit", ["aisdk", "tanstack"])
+def test_a_chat_of_the_documentation_answers(kit: str, server: str, tmp_path: Path) -> None:
+    node = running_programs.node()
+    application, page = (
+        module(tmp_path, f"half-{number}", at(server, half))
+        for number, half in enumerate(HALVES)
+        if kit in half.text
+    )
+    script = module(tmp_path, "chat", (ROOT / "tests/docs/chat_of_a_page.mjs").read_text("utf-8"))
+    done = run_node(node, str(script), kit, str(application), str(page))
+    assert done.returncode == 0, done.stderr.decode()
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    assert answers == ["You asked: Why?"] * (2 if kit == "aisdk" else 1)
 
 
 @pytest.mark.parametrize("block", APPLICATIONS, ids=where)
@@ -103,6 +134,41 @@ def test_the_readmes_application_streams_an_answer_and_resumes_it(
         assert re.findall(rb"^id: (\S+)$", rest, re.MULTILINE) == ids[1:]
         _, whole = get(url)
         assert json.loads(whole) == ["hello", "again"]
+
+
+def at(server: str, block: Block) -> str:
+    """A block's text with the address of a server that runs."""
+    return re.sub(r"http://127\.0\.0\.1:(4437|8000)", server, block.text)
+
+
+def module(folder: Path, name: str, text: str) -> Path:
+    """Write a module of JavaScript where it finds the packages that it imports."""
+    if not (folder / "node_modules").exists():
+        (folder / "node_modules").symlink_to(NODE_PACKAGES)
+    path = folder / f"{name}.mjs"
+    path.write_text(text, "utf-8")
+    return path
+
+
+def run_node(*command: str) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        command,
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+
+
+def require_package(package: str) -> None:
+    """Skip, loudly, without a package that a page uses; under PENSTOCK_STRICT=1, fail."""
+    if importlib.util.find_spec(package) is not None:
+        return
+    message = f"needs {package!r}: install the development dependencies (make install)"
+    if os.environ.get("PENSTOCK_STRICT") == "1":
+        pytest.fail(message)
+    pytest.skip(message)
 
 
 def get(

@@ -1,31 +1,46 @@
 """Every command in the documentation exists with its options, and prints what the page shows.
 
-In a `console` block a line that begins with `$` is a command, and what follows it is its output.
-`curl` and `penstock` against this machine are run, page by page and in their order; servers and
-what belongs to a checkout are not. Epochs and reconnection times differ from run to run; they are
-taken out before outputs are compared.
+In a `console` block a line that begins with `$` is a command, and what follows it is its output; a
+backslash at its end continues it. What speaks to this machine alone is run, page by page and in
+order, in an empty folder; what belongs to a checkout, and what never ends, is not. `penstock serve`
+is run too: it answers the page's next commands until the page starts another one, or the page shows
+how it refuses to start. A page without one speaks to a server that all pages share.
+
+Epochs, times and reconnection times differ from run to run; they are taken out before outputs are
+compared.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import signal
 import subprocess
+from collections.abc import Generator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
 
-from docs.documents import PAGES, blocks, environment, named, prose, require
+from docs.documents import PAGES, blocks, environment, named, prose, require, serving
 from penstock.cli.main import app
 
-PATIENCE_S = 60
+PATIENCE_S = 30
 EPOCH = "1tUvL"
 """The epoch in the pages' offsets."""
 
-_FOUND_EPOCH = re.compile(r"^(?:id: )?([0-9A-Za-z]{5})1[0-9A-Za-z]$", re.MULTILINE)
-_RETRY = re.compile(r"^retry: \d+$", re.MULTILINE)
+_FOUND_EPOCH = re.compile(r"^(?:id: |[a-z-]+: )?([0-9A-Za-z]{5})1[0-9A-Za-z]$", re.MULTILINE)
+_ADDRESS = re.compile(r"http://127\.0\.0\.1:(4437|8000)")
+_VARYING = (
+    (re.compile(r"^retry: \d+$", re.MULTILINE), "retry: 1"),
+    (re.compile(r'"(streamCursor|ts)":"?\d+"?'), r'"\1":1'),
+    (re.compile(r"http://127\.0\.0\.1:\d+"), "http://127.0.0.1:1"),
+)
+RUN_PROGRAMS = ("curl", "sqlite3", "ls")
+RUN_COMMANDS = ("publish", "tail", "backup", "serve", "--version")
 
 
 def commands(page: Path) -> list[tuple[str, str]]:
@@ -33,16 +48,19 @@ def commands(page: Path) -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = []
     for block in blocks(page, "console"):
         for part in re.split(r"^\$ ", block.text, flags=re.MULTILINE)[1:]:
-            command, _, output = part.partition("\n")
+            command, _, output = part.replace("\\\n", "").partition("\n")
             found.append((command, output))
     return found
 
 
 def can_run(command: str) -> bool:
     """Whether a command can be tried: against this machine, and it ends by itself."""
-    if command.startswith("curl "):
+    program, _, rest = command.partition(" ")
+    if program == "curl":
         return "http://127.0.0.1:" in command
-    return command.startswith(("penstock publish", "penstock tail", "penstock --version"))
+    if program == "penstock":
+        return rest.split(" ")[0] in RUN_COMMANDS
+    return program in RUN_PROGRAMS
 
 
 def mentioned() -> list[tuple[str, str]]:
@@ -72,31 +90,74 @@ def test_a_penstock_command_exists_with_its_options(page: str, command: str) -> 
 RUN = [page for page in PAGES if any(can_run(command) for command, _ in commands(page))]
 
 
+class Shell:
+    """Where a page's commands are run: a folder, and the server they speak to."""
+
+    def __init__(self, folder: Path, server: str) -> None:
+        self._folder, self._server = folder, server
+        self._own = ExitStack()
+
+    def run(self, command: str, shown: str) -> str:
+        """Run a command; gives what it printed."""
+        program = command.partition(" ")[0]
+        if program in RUN_PROGRAMS:
+            require(program)
+        if command.startswith("penstock serve"):
+            if not shown.startswith("penstock: "):
+                return self._serve(command)
+            command = f"{command} --port 0"  # refused before it listens
+        process = subprocess.Popen(
+            ["sh", "-c", _ADDRESS.sub(self._server, command)],
+            cwd=self._folder,
+            env=environment(),
+            stdin=subprocess.DEVNULL,
+            # curl shows its progress there when its output is no terminal.
+            stderr=subprocess.DEVNULL if program == "curl" else subprocess.STDOUT,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+        )
+        try:
+            return process.communicate(timeout=PATIENCE_S)[0].decode()
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)  # the shell, and what it runs
+            process.communicate()
+            raise AssertionError(f"{command!r} does not end") from None
+
+    def _serve(self, command: str) -> str:
+        """Start the page's next server, in place of the one before."""
+        self.close()
+        words = [*shlex.split(command), "--port", "0"]
+        self._server = self._own.enter_context(serving(words, self._folder))
+        return f"penstock serves at {self._server}\n"
+
+    def close(self) -> None:
+        """Stop the page's server, if it runs one."""
+        self._own.close()
+
+
+@pytest.fixture
+def shell(server: str, tmp_path: Path) -> Generator[Shell]:
+    found = Shell(tmp_path, server)
+    yield found
+    found.close()
+
+
 @pytest.mark.parametrize("page", RUN, ids=named)
-def test_a_pages_commands_print_what_it_shows(page: Path, server: str, tmp_path: Path) -> None:
-    require("curl")
+def test_a_pages_commands_print_what_it_shows(page: Path, shell: Shell) -> None:
     epoch = EPOCH
     for command, shown in commands(page):
         if not can_run(command):
             continue
-        words = shlex.split(re.sub(r"http://127\.0\.0\.1:(4437|8000)", server, command))
-        done = subprocess.run(
-            [word.replace(EPOCH, epoch) for word in words],
-            cwd=tmp_path,
-            env=environment(),
-            stdin=subprocess.DEVNULL,
-            # curl shows its progress there when its output is no terminal.
-            stderr=subprocess.DEVNULL if words[0] == "curl" else subprocess.STDOUT,
-            stdout=subprocess.PIPE,
-            timeout=PATIENCE_S,
-            check=False,
-        )
-        printed = done.stdout.decode()
+        printed = shell.run(command.replace(EPOCH, epoch), shown).replace("\r\n", "\n")
         if found := _FOUND_EPOCH.search(printed):
             epoch = found[1]
+        if command.startswith("penstock serve") and not shown:
+            continue  # a page need not repeat where it serves
         assert plain(printed, epoch) == plain(shown, EPOCH), f"{named(page)}: {command}"
 
 
 def plain(output: str, epoch: str) -> str:
     """Output without what differs from run to run."""
-    return _RETRY.sub("retry: 1", output).replace(epoch, "epoch").strip()
+    for pattern, constant in _VARYING:
+        output = pattern.sub(constant, output)
+    return output.replace(epoch, "epoch").strip()

@@ -28,6 +28,7 @@ http {{
 }}
 """
 NAME = "stream.example.com"
+TYPE = "application/octet-stream"
 
 
 @contextmanager
@@ -64,7 +65,8 @@ def asked(
     while True:
         connection = http.client.HTTPConnection(netloc, timeout=PATIENCE_S)
         try:
-            connection.request(method, path, body, {"Host": NAME, "Accept": "text/event-stream"})
+            headers = {"Host": NAME, "Accept": "text/event-stream", "Content-Type": TYPE}
+            connection.request(method, path, body, headers)
         except ConnectionRefusedError:
             connection.close()
             assert time.monotonic() < give_up, "nginx does not start"
@@ -87,7 +89,7 @@ def test_the_documented_nginx_passes_each_event_on_and_keeps_the_operators_pages
     with serving(command, tmp_path) as address, nginx(tmp_path, address) as proxy:
         direct = urlsplit(address).netloc
         stream = "/v1/stream/clock"
-        assert status(direct, "PUT", stream) == 201
+        assert status(direct, "PUT", stream) == 201  # of the type of every request here
         with asked(proxy, "GET", stream) as reader:
             assert reader.status == 200
             for number in range(3):

@@ -65,6 +65,7 @@ class Server:
     """One `penstock serve`, asked with paths as they are written."""
 
     def __init__(self, address: str) -> None:
+        self.address = address
         self._netloc = urlsplit(address).netloc
 
     def ask(
@@ -116,16 +117,25 @@ def v1(tmp_path_factory: pytest.TempPathFactory) -> Generator[Server]:
         ("P-1.3", "GET", "/v1/stream/a%0Ab", {}, "name-malformed"),
         ("P-1.3", "GET", "/v1/stream/%FF", {}, "name-malformed"),
         ("P-1.4", "GET", "/v1/stream/" + "a" * 513, {}, "name-malformed"),
-        ("P-1.5", "GET", "/v1/stream/__ds/x", {}, "name-malformed"),
+        ("P-1.5", "PUT", "/v1/stream/__ds", {}, "name-malformed"),
         ("P-1.8", "GET", "/v1/nothing", {}, "route-not-found"),
         ("P-1.8", "PATCH", "/v1/stream/a", {}, "method-not-allowed"),
-        ("P-4.2", "GET", "/v1/stream/a?live=sse", {}, "query-malformed"),
+        ("P-4.2", "GET", "/v1/stream/a?live=nothing", {}, "query-malformed"),
         ("P-7.9", "GET", "/v1/stream/nobody", EVENTS, "stream-not-found"),
         ("P-7.9", "GET", "/v1/stream/nobody", {}, "stream-not-found"),
+        ("P-10.11", "GET", "/v1/stream/a?offset=", {}, "query-malformed"),
+        ("P-10.11", "GET", "/v1/stream/a?offset=-1&offset=-1", {}, "query-malformed"),
         ("P-11.16", "DELETE", "/v1/stream/nobody", {}, "stream-not-found"),
         ("P-11.16", "POST", "/v1/cancel/nobody", {}, "stream-not-found"),
         ("P-12.5", "GET", "/v1/streams", {"X-Forwarded-For": "192.0.2.1"}, "operator-only"),
         ("P-12.5", "GET", "/v1/streams/a", {"Via": "1.1 proxy"}, "operator-only"),
+        ("P-16.1", "POST", "/v1/stream/a", {"Producer-Id": "p"}, "query-malformed"),
+        ("P-17.1", "GET", "/v1/stream/a?live=sse", {}, "query-malformed"),
+        ("P-17.1", "GET", "/v1/stream/a?live=long-poll", {}, "query-malformed"),
+        ("P-18.1", "PUT", "/v1/stream/a", {"Stream-TTL": "01"}, "query-malformed"),
+        ("P-18.2", "PUT", "/v1/stream/a", {"Stream-Expires-At": "soon"}, "query-malformed"),
+        ("P-18.4", "PUT", "/v1/stream/a", {"Stream-Forked-From": "nobody"}, "stream-not-found"),
+        ("P-18.5", "PUT", "/v1/stream/a", {"Stream-Fork-Sub-Offset": "1"}, "query-malformed"),
         ("P-14.1", "GET", "/v1/stream/a", {"Host": "evil.example"}, "host-refused"),
         ("P-14.2", "PUT", "/v1/stream/a", {"Origin": "http://evil.example"}, "origin-refused"),
     ],
@@ -148,6 +158,7 @@ def test_what_is_refused(
         ("P-3.3", b"1", JSON | {"Record-Key": "k" * 257}, "record-field-malformed"),
         ("P-3.4", b'"' + b"a" * 1_048_575 + b'"', JSON, "record-too-large"),
         ("P-11.7", b"1", {"Content-Type": "text/plain"}, "content-type-conflict"),
+        ("P-11.7", b"1", {}, "body-malformed"),
         ("P-11.8", b"", JSON, "body-malformed"),
         ("P-11.8", b"[]", JSON, "body-malformed"),
         ("P-11.8", b"{", JSON, "body-malformed"),
@@ -296,10 +307,10 @@ def test_p_15_3_http_1_0_has_no_chunks(v1: Server) -> None:
 def test_p_11_writing(v1: Server) -> None:
     path = "/v1/stream/written"
     made = v1.ask("PUT", path, b"[1]", JSON)
-    assert (made.status, made.headers["location"]) == (201, path)
+    assert (made.status, made.headers["location"]) == (201, v1.address + path)
     assert v1.ask("PUT", path, b"[2]", JSON).status == 200
     assert v1.ask("PUT", path, b"2", {"Content-Type": "text/plain"}).code == "stream-conflict"
-    added = v1.ask("POST", path, b"[2,3]")
+    added = v1.ask("POST", path, b"[2,3]", JSON)
     assert added.status == 204
     assert v1.ask("GET", path).body == b"[1,2,3]"
     stopped = v1.ask("POST", "/v1/cancel/written")
@@ -309,6 +320,9 @@ def test_p_11_writing(v1: Server) -> None:
     refused = v1.ask("POST", path, b"4", JSON)
     assert refused.code == "stream-ended"
     assert refused.headers["stream-closed"] == "true"
+    assert refused.headers["stream-next-offset"] == added.headers["stream-next-offset"]  # P-11.11
+    again = v1.ask("PUT", path, headers=JSON)
+    assert (again.status, again.headers["stream-closed"]) == (200, "true")  # P-11.18
     assert v1.ask("DELETE", path).status == 204
 
 
@@ -325,6 +339,106 @@ def test_p_12_listing_and_inspecting(v1: Server) -> None:
     assert rule is not None
     assert list(json.loads(one.body)) == re.findall(r"`(\w+)`", rule[0])
     assert b"secret" not in one.body  # P-12.4
+
+
+def test_p_10_8_to_p_10_10_now_tags_and_caches(v1: Server) -> None:
+    path = "/v1/stream/cached"
+    v1.ask("PUT", path, b"[1]", JSON)
+    now = v1.ask("GET", f"{path}?offset=now")
+    assert (now.body, now.headers["cache-control"]) == (b"[]", "no-store")
+    first = v1.ask("GET", path)
+    assert first.headers["cache-control"] == "private, no-cache"
+    tag = {"If-None-Match": first.headers["etag"]}
+    assert v1.ask("GET", path, headers=tag).status == 304
+    v1.ask("POST", path, headers={"Stream-Closed": "true"})
+    assert v1.ask("GET", path, headers=tag).status == 200
+
+
+def test_p_11_19_stream_seq_rises_as_text(v1: Server) -> None:
+    v1.ask("PUT", "/v1/stream/seq", headers=JSON)
+    for seq, code in (
+        ("10", ""),
+        ("10", "sequence-conflict"),
+        ("09", "sequence-conflict"),
+        ("2", ""),
+    ):
+        answer = v1.ask("POST", "/v1/stream/seq", b"1", JSON | {"Stream-Seq": seq})
+        assert (answer.code if code else answer.status) == (code or 204)
+
+
+def test_p_16_producers(v1: Server) -> None:
+    path = "/v1/stream/producers"
+    v1.ask("PUT", path, headers=JSON)
+
+    def send(epoch: int, seq: int, **more: str) -> Answer:
+        stamp = {"Producer-Id": "p", "Producer-Epoch": str(epoch), "Producer-Seq": str(seq)}
+        return v1.ask("POST", path, b"1", JSON | stamp | more)
+
+    assert (send(1, 0).status, send(1, 1).status) == (200, 200)  # P-16.2
+    again = send(1, 0)
+    assert (again.status, again.headers["producer-seq"]) == (204, "1")  # P-16.3
+    gap = send(1, 5)
+    assert (gap.code, gap.headers["producer-expected-seq"]) == ("producer-gap", "2")  # P-16.4
+    fenced = send(0, 9)
+    assert (fenced.code, fenced.headers["producer-epoch"]) == ("producer-fenced", "1")  # P-16.5
+    assert send(2, 1).code == "producer-epoch-invalid"
+    v1.ask("POST", path, headers={"Stream-Closed": "true"})
+    assert (send(1, 1).status, send(1, 2).code) == (204, "stream-ended")
+
+
+def test_p_17_reading_what_comes(v1: Server) -> None:
+    path = "/v1/stream/live"
+    v1.ask("PUT", path, b'["a","b"]', JSON | {"Stream-Closed": "true"})
+    poll = v1.ask("GET", f"{path}?offset=-1&live=long-poll&cursor=999999999")
+    assert poll.body == b'["a","b"]'
+    assert int(poll.headers["stream-cursor"]) > 999999999  # P-17.4
+    tail = poll.headers["stream-next-offset"]
+    last = v1.ask("GET", f"{path}?offset={tail}&live=long-poll")
+    assert (last.status, last.headers["stream-closed"]) == (204, "true")  # P-17.3
+    body = v1.ask("GET", f"{path}?offset=-1&live=sse").body.decode()
+    data, control, end, rest = body.split("\n\n")
+    assert data == f'id: {tail}\nevent: data\ndata:["a","b"]'  # P-17.5, P-17.11
+    assert control.startswith('event: control\ndata:{"streamNextOffset":"')
+    assert end.startswith(f"id: {tail}~\nevent: control\ndata:")  # P-17.7
+    assert json.loads(end.partition("data:")[2]) == {
+        "streamNextOffset": tail,
+        "streamClosed": True,
+        "streamEndReason": "complete",
+    }
+    assert rest == ""
+    assert v1.ask("GET", f"{path}?offset={tail}~&live=sse").status == 204
+
+
+def test_p_18_time_and_forks(v1: Server) -> None:
+    source, fork = "/v1/stream/source", "/v1/stream/fork"
+    v1.ask("PUT", source, b"[1,2,3]", JSON | {"Stream-TTL": "3600"})
+    made = v1.ask("PUT", fork, headers={"Stream-Forked-From": source})
+    assert made.status == 201
+    head = v1.ask("HEAD", fork)
+    assert (head.headers["stream-ttl"], head.headers["content-type"]) == (
+        "3600",
+        "application/json",
+    )  # P-18.6
+    other = JSON | {"Stream-Forked-From": source, "Stream-Fork-Offset": "-1"}
+    v1.ask("PUT", "/v1/stream/branch", headers=other | {"Stream-Fork-Sub-Offset": "2"})
+    assert v1.ask("GET", "/v1/stream/branch").body == b"[1,2]"  # P-18.5
+    beyond = other | {"Stream-Fork-Sub-Offset": "4"}
+    assert v1.ask("PUT", "/v1/stream/beyond", headers=beyond).code == "fork-invalid"
+    text = {"Content-Type": "text/plain", "Stream-Forked-From": source}
+    assert v1.ask("PUT", "/v1/stream/text", headers=text).code == "stream-conflict"
+    assert v1.ask("DELETE", source).status == 204
+    assert v1.ask("GET", source).code == "stream-gone"  # P-18.7
+    assert v1.ask("PUT", source, headers=JSON).code == "stream-conflict"
+    assert v1.ask("GET", fork).body == b"[1,2,3]"  # P-18.8
+    for name in ("fork", "branch"):
+        v1.ask("DELETE", f"/v1/stream/{name}")
+    assert v1.ask("GET", source).code == "stream-not-found"
+
+
+def test_p_20_10_an_error_of_the_reserved_addresses_has_the_protocols_code_too(v1: Server) -> None:
+    answer = v1.ask("GET", "/v1/stream/__ds/subscriptions/nobody")
+    assert json.loads(answer.body)["error"]["code"] == "SUBSCRIPTION_NOT_FOUND"
+    assert v1.ask("GET", "/v1/stream/__ds/nothing").status == 404  # P-20.1
 
 
 async def test_p_6_5_and_p_10_5_the_beginning_of_a_trimmed_stream() -> None:
