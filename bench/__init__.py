@@ -1,8 +1,10 @@
 """Reproducible measurements of this server beside its peers: `python -m bench`.
 
 What is measured, how, and what the figures do not say stands in `README.md` here. The files, in
-the order in which a run uses them: `build` (C and Go programs), `machine` (facts, pinning, quiet),
-`peers` (what each server is), `launch` (how it is started and ended), `scenarios` (what is
-measured), `bars` (what must hold), `report` and `plot` (what is written), `__main__` (the command
-line). The servers themselves are in `servers/`, the load client is `load.c`.
+the order in which a run uses them: `build` (C and Go programs, Node packages), `machine` (facts,
+pinning, quiet), `peers` (what each server is), `launch` (how it starts and ends), `client` (how
+a load client is run), `scenarios` and `durable` (what is measured), `parts` (what belongs to which
+report), `bars` (what must hold), `tables`, `report` and `plot` (what is written), `__main__` (the
+command line). The servers themselves are in `servers/`, the load clients are `load.c`,
+`append_load.c` and `catchup_load.c`.
 """

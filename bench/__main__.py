@@ -13,121 +13,122 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
-from bench import bars, build, launch, machine, peers, plot, report
-from bench.scenarios import SCENARIOS, Round, Scenario, run_round
+from bench import bars, build, machine, peers, plot, report, tables
+from bench.client import Round
+from bench.parts import PARTS, Measured, Part
 
 RESULTS = build.HERE / "results"
+CLIENTS = ("load", "append_load", "catchup_load")
+
+Rounds = dict[str, dict[str, list[Round]]]
+"""Scenario, server, rounds."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run what the command line asks for."""
+    """Run what the command line asks for; of several parts the worst status counts."""
     options = _options(arguments)
     # So that servers are ended also when the benchmark is told to stop.
     signal.signal(signal.SIGTERM, _leave)
+    if machine.cores()[0] == machine.cores()[1]:
+        print("only one core: server and client share it; expect no useful latencies", flush=True)
     try:
-        build.load_client()
-        chosen = [peers.PEERS[name] for name in options.servers]
-        absent = {peer.name: why for peer in chosen if (why := peers.missing(peer.name))}
+        for client in CLIENTS:
+            build.load_client(client)
+        return max([_run_part(part, options) for part in _asked(options)], default=0)
     except build.BuildFailed as error:
         print(error, file=sys.stderr)
         return 2
-    scenarios = [SCENARIOS[name] for name in options.scenario]
-    for why in absent.values():
-        print(f"MISSING: {why}", flush=True)
-    if machine.cores()[0] == machine.cores()[1]:
-        print("only one core: server and client share it; expect no useful latencies", flush=True)
-    available = [name for name in options.servers if name not in absent]
-    rounds = {s.name: _run_scenario(s, available, options) for s in scenarios}
-    return _finish(options, scenarios, rounds, list(absent.values()))
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
     sys.exit(128 + number)
 
 
+def _asked(options: argparse.Namespace) -> list[Part]:
+    """The parts that the command line means: those it names that have a scenario it names."""
+    return [part for name in options.part if _scenarios(part := PARTS[name], options)]
+
+
+def _scenarios(part: Part, options: argparse.Namespace) -> list[Measured]:
+    return [scenario for name, scenario in part.scenarios.items() if name in options.scenario]
+
+
+def _run_part(part: Part, options: argparse.Namespace) -> int:
+    scenarios = _scenarios(part, options)
+    used = {name for scenario in scenarios for name in scenario.peers}
+    chosen = [name for name in options.servers if name in used]
+    absent = {name: why for name in chosen if (why := peers.missing(name))}
+    for why in absent.values():
+        print(f"MISSING: {why}", flush=True)
+    available = [name for name in chosen if name not in absent]
+    rounds = options.rounds or (1 if options.quick else part.rounds)
+    found = {s.name: _run_scenario(s, available, rounds, options) for s in scenarios}
+    settings = f"{rounds} interleaved rounds of {options.seconds:g} s"
+    return _finish(part, options, settings, found, list(absent.values()))
+
+
 def _run_scenario(
-    scenario: Scenario, available: Sequence[str], options: argparse.Namespace
+    scenario: Measured, available: Sequence[str], count: int, options: argparse.Namespace
 ) -> dict[str, list[Round]]:
     servers = [name for name in scenario.peers if name in available]
     rounds: dict[str, list[Round]] = {name: [] for name in servers}
-    count = 1 if scenario.once else options.rounds
+    count = 1 if scenario.once else count
     print(f"\n{scenario.name}: {scenario.title}", flush=True)
     for number in range(count):
         turn = number % max(len(servers), 1)  # nobody is always first
         for name in servers[turn:] + servers[:turn]:
             busy = machine.wait_until_quiet(options.patience)
-            one = run_round(scenario, name, seconds=options.seconds)
+            one = scenario.run(name, options.seconds)
             one["busy_before_pct"] = round(busy, 1)
             rounds[name].append(one)
-            print(f"  {number + 1}/{count} {name:14} {_brief(scenario, one)}", flush=True)
+            text = tables.one_line(scenario.name, one)
+            print(f"  {number + 1}/{count} {name:15} {text}", flush=True)
     return rounds
 
 
-def _brief(scenario: Scenario, one: Round) -> str:
-    """One round in one line, for whoever watches."""
-    warning = f"  DOES NOT COUNT: {one['invalid']}" if "invalid" in one else ""
-    if "events_s" not in one:
-        return warning.strip()
-    if scenario.is_fanout or scenario.workload.streams:
-        text = (
-            f"{one['cpu_us_per_event']:7.2f} µs/event  {one['events_s']:9,.0f} events/s  "
-            f"p50 {one['p50_ms']:8.2f}  p99 {one['p99_ms']:8.2f} ms"
-        )
-    elif scenario.name == "idle":
-        text = f"{one['kib_per_connection']:.2f} KiB/connection"
-    elif scenario.name == "stuck":
-        text = (
-            f"grew {one['rss_growth_mib']:.0f} MiB, silently lost {one['missing']}, "
-            f"announced {one['announced_missing']}, came level: {one['stuck_level']}"
-        )
-    elif scenario.name == "replay":
-        text = f"{one['body_mb_s']:.0f} MB/s"
-    else:
-        text = f"{one['missing']} missing, {one['repeated']} repeated, {one['events']} events"
-    return f"{text}  others {one['other_cpu_pct']:.0f} %{warning}"
-
-
 def _finish(
+    part: Part,
     options: argparse.Namespace,
-    scenarios: Sequence[Scenario],
-    rounds: dict[str, dict[str, list[Round]]],
+    settings: str,
+    rounds: Rounds,
     absent: Sequence[str],
 ) -> int:
     middle = report.medians(rounds)
     judged = bars.judge(middle)
-    incomplete = list(absent) + _gaps(scenarios, rounds)
+    incomplete = list(absent) + _gaps(part, rounds)
     header = {
         "taken": datetime.date.today().isoformat(),
-        "settings": f"{options.rounds} interleaved rounds of {options.seconds:g} s",
-        "machine": {**machine.facts(), "nchan": _nchan_version(rounds)},
+        "settings": settings,
+        "machine": {**machine.facts(), **part.versions()},
         "incomplete": incomplete,
     }
-    written = report.write(options.out, options.name, header=header, rounds=rounds, bars=judged)
-    pictures = plot.draw(options.out, options.name, middle)
+    name = options.name or part.result
+    written = report.write(options.out, name, part, header=header, rounds=rounds, bars=judged)
+    pictures = plot.draw(options.out, name, part, middle)
     print()
-    for name in rounds:
-        print(f"{name}: {SCENARIOS[name].title}")
-        print("\n".join(report.scenario_table(name, middle[name])), end="\n\n")
+    for scenario in rounds:
+        print(f"{scenario}: {part.scenarios[scenario].title}")
+        print("\n".join(report.scenario_table(part, scenario, middle[scenario])), end="\n\n")
     print("\n".join(report.bar_table(judged)))
     print(f"\n{report.disturbed(rounds)}")
     print("\nwritten:", *(path.name for path in (*written, *pictures)), "in", options.out.name)
     return _verdict(judged, incomplete, allow_missing=options.allow_missing)
 
 
-def _gaps(scenarios: Sequence[Scenario], rounds: dict[str, dict[str, list[Round]]]) -> list[str]:
+def _gaps(part: Part, rounds: Rounds) -> list[str]:
     """Why the figures do not count: required servers that did not run, rounds that are invalid."""
     reasons = [
-        f"{scenario.name}: no figure of {peers.PEERS[name].title}"
-        for scenario in scenarios
-        for name in scenario.required
-        if not any("invalid" not in one for one in rounds[scenario.name].get(name, []))
+        f"{scenario}: no figure of {peers.PEERS[name].title}"
+        for scenario, servers in rounds.items()
+        for name in part.scenarios[scenario].required
+        if not any("invalid" not in one for one in servers.get(name, []))
     ]
-    for scenario in scenarios:
-        for name, all_rounds in rounds[scenario.name].items():
+    for scenario, servers in rounds.items():
+        for name, all_rounds in servers.items():
             invalid = sum("invalid" in one for one in all_rounds)
             if invalid:
                 title = peers.PEERS[name].title
-                reasons.append(f"{scenario.name}: {invalid} invalid round(s) of {title}")
+                reasons.append(f"{scenario}: {invalid} invalid round(s) of {title}")
     return reasons
 
 
@@ -144,32 +145,28 @@ def _verdict(judged: Sequence[bars.Bar], incomplete: Sequence[str], *, allow_mis
     return 1 if broken else 0
 
 
-def _nchan_version(rounds: dict[str, dict[str, list[Round]]]) -> str:
-    if not any(peers.NCHAN in servers for servers in rounds.values()):
-        return "not run"
-    try:
-        return launch.nchan_version()
-    except launch.ServerFailed:
-        return "unknown"
-
-
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    scenarios = [name for part in PARTS.values() for name in part.scenarios]
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     add = parser.add_argument
-    add("--scenario", default=",".join(SCENARIOS), help=f"comma-separated; {', '.join(SCENARIOS)}")
+    add("--part", default=",".join(PARTS), help=f"comma-separated; {', '.join(PARTS)}")
+    add("--scenario", default=",".join(scenarios), help=f"comma-separated; {', '.join(scenarios)}")
     add("--servers", default=",".join(peers.PEERS), help="comma-separated")
-    add("--rounds", type=int, default=5, help="interleaved rounds of each fan-out (5)")
+    add("--rounds", type=int, help="interleaved rounds of what varies (events: 5, durable: 3)")
     add("--seconds", type=float, default=4.0, help="length of a measured window (4)")
     add("--patience", type=float, default=machine.QUIET_PATIENCE_S, help="wait for quiet, s (10)")
     add("--quick", action="store_true", help="one round of 1.5 s: does it work at all?")
     add("--allow-missing", action="store_true", help="leave with 0 although servers were missing")
-    add("--name", default="latest", help="name of the result files (latest)")
+    add("--name", help="name of the result files, for one part (latest, durable)")
     add("--out", type=Path, default=RESULTS, help="folder of the result files (bench/results)")
     options = parser.parse_args(arguments)
-    options.scenario = _names(parser, options.scenario, list(SCENARIOS))
+    options.part = _names(parser, options.part, list(PARTS))
+    options.scenario = _names(parser, options.scenario, scenarios)
     options.servers = _names(parser, options.servers, list(peers.PEERS))
+    if options.name and len(_asked(options)) != 1:
+        parser.error("--name is for one part; say which with --part")
     if options.quick:
-        options.rounds, options.seconds, options.patience = 1, 1.5, 1.0
+        options.seconds, options.patience = 1.5, 1.0
     return options
 
 

@@ -6,9 +6,19 @@ whose figures are not there is open, which is not the same as held.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
-from bench.peers import FLOOR, NCHAN, PEERS, PENSTOCK
+from bench.peers import (
+    FLOOR,
+    MEMORY,
+    NCHAN,
+    NODE_FILE,
+    NODE_MEMORY,
+    PEERS,
+    PENSTOCK,
+    SQLITE,
+)
 
 Medians = Mapping[str, Mapping[str, Mapping[str, float]]]
 """Scenario, server, metric."""
@@ -20,6 +30,12 @@ MAX_IDLE_KIB = 3.0
 MAX_STUCK_GROWTH_MIB = 40_000_000 / 2**20
 MIN_REPLAY_MB_S = 200.0
 MAX_LENGTH_DIFFERENCE = 0.005
+
+# Durable streams: Penstock's store, the reference server's, and what part of the other's appends
+# for each second of a core there must be.
+STORES = ((MEMORY, NODE_MEMORY, 0.8), (SQLITE, NODE_FILE, 0.5))
+MAX_RATIO_OF_READS = 1.0
+MAX_STREAMS_AT_REST_MIB = 40_000_000 / 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,17 +64,24 @@ def judge(medians: Medians) -> list[Bar]:
         "idle": _idle,
         "stuck": _stuck,
         "replay": _replay,
+        **{f"append-{streams}": partial(_append, streams) for streams in (1, 100, 1_000)},
+        **{f"tail-{readers}": partial(_tail, readers) for readers in (100, 1_000)},
+        **{f"catch-up-{size}": partial(_catch_up, size) for size in ("small", "large")},
+        "idle-streams": _idle_streams,
     }
-    return [bar for name, group in groups.items() if name in medians for bar in group(medians)]
+    bars = [bar for name, group in groups.items() if name in medians for bar in group(medians)]
+    return [*bars, *_acknowledged(medians)]
 
 
 def _metric(medians: Medians, scenario: str, server: str, metric: str) -> float | None:
     return medians[scenario].get(server, {}).get(metric)
 
 
-def _ratio(medians: Medians, other: str) -> float | None:
-    own = _metric(medians, "fanout-30", PENSTOCK, "cpu_us_per_event")
-    theirs = _metric(medians, "fanout-30", other, "cpu_us_per_event")
+def _ratio(
+    medians: Medians, scenario: str, server: str, other: str, metric: str = "cpu_us_per_event"
+) -> float | None:
+    own = _metric(medians, scenario, server, metric)
+    theirs = _metric(medians, scenario, other, metric)
     return own / theirs if own and theirs else None
 
 
@@ -88,7 +111,7 @@ def _fanout_30(medians: Medians) -> Iterator[Bar]:
     for other, limit in ((FLOOR, MAX_RATIO_TO_FLOOR), (NCHAN, MAX_RATIO_TO_NCHAN)):
         yield Bar(
             claim=f"CPU per delivered event at 1,000 × 30/s, as a multiple of {PEERS[other].title}",
-            value=_ratio(medians, other),
+            value=_ratio(medians, "fanout-30", PENSTOCK, other),
             limit=limit,
             at="most",
         )
@@ -140,3 +163,67 @@ def _replay(medians: Medians) -> Iterator[Bar]:
         limit=MIN_REPLAY_MB_S,
         at="least",
     )
+
+
+def _append(streams: int, medians: Medians) -> Iterator[Bar]:
+    noun = "stream" if streams == 1 else "streams"
+    for own, other, limit in STORES:
+        # Appends for a second of a core are what one append costs, upside down.
+        value = _ratio(medians, f"append-{streams}", other, own)
+        yield Bar(
+            claim=f"appends per core, {streams:,} {noun}: {_beside(own, other)}",
+            value=value,
+            limit=limit,
+            at="least",
+        )
+
+
+def _tail(readers: int, medians: Medians) -> Iterator[Bar]:
+    for own, other, _ in STORES:
+        yield Bar(
+            claim=f"CPU per event delivered to {readers:,} readers: {_beside(own, other)}",
+            value=_ratio(medians, f"tail-{readers}", own, other),
+            limit=MAX_RATIO_OF_READS,
+            at="most",
+        )
+
+
+def _catch_up(size: str, medians: Medians) -> Iterator[Bar]:
+    for own, other, _ in STORES:
+        yield Bar(
+            claim=f"CPU per MB caught up with, {size} records: {_beside(own, other)}",
+            value=_ratio(medians, f"catch-up-{size}", own, other, "cpu_us_per_mb"),
+            limit=MAX_RATIO_OF_READS,
+            at="most",
+        )
+
+
+def _beside(own: str, other: str) -> str:
+    return f"{PEERS[own].title}, as a multiple of {PEERS[other].title}"
+
+
+def _idle_streams(medians: Medians) -> Iterator[Bar]:
+    yield Bar(
+        claim="MiB that 10,000 streams at rest cost on SQLite",
+        value=_metric(medians, "idle-streams", SQLITE, "rss_growth_mib"),
+        limit=MAX_STREAMS_AT_REST_MIB,
+        at="most",
+    )
+
+
+def _acknowledged(medians: Medians) -> Iterator[Bar]:
+    """Of all scenarios that write over HTTP: is it there, once?"""
+    kinds = ("append-", "tail-", "catch-up-", "idle-streams")
+    found = [
+        metrics["missing"] + metrics["repeated"]
+        for scenario, servers in medians.items()
+        for server, metrics in servers.items()
+        if scenario.startswith(kinds) and PEERS[server].is_ours
+    ]
+    if found:
+        yield Bar(
+            claim="Penstock: acknowledged records missing or repeated, all scenarios",
+            value=max(found),
+            limit=0,
+            at="most",
+        )

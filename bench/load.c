@@ -13,19 +13,14 @@
  * On loopback the kernel does the receiver's half of TCP inside the sender's send(), so the server
  * is charged for it; equally for every server. */
 #define _GNU_SOURCE
-#include <arpa/inet.h>
-#include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
-#include <netinet/tcp.h>
 #include <signal.h>
 #include <sys/epoll.h>
-#include <sys/socket.h>
 
 #include "load_decode.h"
 
 #define READ_BYTES (256 * 1024)
-#define MAX_PIDS 16
 #define IN_FLIGHT 256          /* connections being opened at one time */
 #define POSTS_PER_TICK 50      /* the publishers inside the servers have the same bound */
 #define POST_BUFFER (1 << 20)
@@ -45,8 +40,6 @@ static struct {
   int port, connections, sources, streams, stuck, signal_pid, post_bytes;
   double warm, seconds, post_rate, connect_timeout;
   uint64_t until_events;
-  pid_t pids[MAX_PIDS];
-  int pid_count;
 } options = {.path = "/", .connections = 1, .sources = 1, .post_bytes = 80,
              .warm = 1, .seconds = 4, .connect_timeout = 60};
 
@@ -54,12 +47,6 @@ static connection *connections;
 static int epoll_fd;
 static char *read_buffer;
 static int opened, in_flight, ready, failed, closed, finished;
-static char first_error[160];
-
-static void note_error(const char *what, const char *detail) {
-  if (!first_error[0]) snprintf(first_error, sizeof first_error, "%s: %.100s", what, detail);
-}
-
 static void watch(connection *c, uint32_t events, int operation) {
   struct epoll_event e = {.events = events, .data.ptr = c};
   epoll_ctl(epoll_fd, operation, c->fd, &e);
@@ -80,27 +67,12 @@ static void drop(connection *c) {
 /* --- opening ------------------------------------------------------------------------------- */
 
 static void begin_connection(connection *c, int number) {
-  int one = 1;
   c->decoder.last_index = -1;
   c->stuck = number < options.stuck;
   c->state = CONNECTING;
-  c->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  c->fd = open_socket(options.port, number, options.sources);
   in_flight++;
   if (c->fd < 0) {
-    note_error("socket", strerror(errno));
-    drop(c);
-    return;
-  }
-  setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-  if (options.sources > 1) { /* one source address has some 28,000 ports to one destination */
-    struct sockaddr_in source = {.sin_family = AF_INET};
-    source.sin_addr.s_addr = htonl(0x7f000002u + (uint32_t)(number % options.sources));
-    setsockopt(c->fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &one, sizeof one);
-    if (bind(c->fd, (void *)&source, sizeof source) != 0) note_error("bind", strerror(errno));
-  }
-  struct sockaddr_in server = {.sin_family = AF_INET, .sin_port = htons((uint16_t)options.port)};
-  server.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  if (connect(c->fd, (void *)&server, sizeof server) != 0 && errno != EINPROGRESS) {
     note_error("connect", strerror(errno));
     drop(c);
     return;
@@ -118,9 +90,7 @@ static void write_target(char *out, size_t size, const char *path, uint64_t numb
 
 static void send_request(connection *c) {
   char request[1024], target[256];
-  int error = 0;
-  socklen_t size = sizeof error;
-  getsockopt(c->fd, SOL_SOCKET, SO_ERROR, &error, &size);
+  int error = socket_error(c->fd);
   if (error) {
     note_error("connect", strerror(error));
     drop(c);
@@ -147,7 +117,7 @@ static void on_head_bytes(connection *c, const char *p, size_t n, uint64_t recei
   carry_over(d, p, n);
   char *end = strstr(d->carry, "\r\n\r\n");
   if (!end) {
-    if (d->carry_len == CARRY_BYTES - 1) drop(c);
+    if (d->carry_len == carry_bytes - 1) drop(c);
     return;
   }
   *end = 0;
@@ -247,7 +217,7 @@ static void on_readable(connection *c) {
     on_head_bytes(c, read_buffer, (size_t)n, received_ns);
   else
     decode(&c->decoder, read_buffer, (size_t)n, received_ns);
-  if (c->decoder.broken) {
+  if (c->decoder.chunks.broken) {
     note_error("body", "not a chunked body");
     drop(c);
   }
@@ -316,24 +286,6 @@ static bool release_stuck(void) {
 
 /* --- measuring ------------------------------------------------------------------------------- */
 
-typedef struct {
-  uint64_t at_ns;
-  double server_cpu, client_cpu, machine;
-} instant;
-
-static instant look(void) {
-  instant now = {.at_ns = now_ns(), .client_cpu = cpu_seconds_of_self(),
-                 .machine = machine_busy_seconds()};
-  for (int i = 0; i < options.pid_count; i++) now.server_cpu += cpu_seconds_of(options.pids[i]);
-  return now;
-}
-
-static double server_rss_mib(void) {
-  double sum = 0;
-  for (int i = 0; i < options.pid_count; i++) sum += rss_mib_of(options.pids[i]);
-  return sum;
-}
-
 static bool window_is_over(uint64_t begun_ns) {
   if (closed + failed >= options.connections) return true;
   if (options.until_events && finished >= options.connections - options.stuck) return true;
@@ -351,13 +303,13 @@ typedef struct {
 } measurement;
 
 static measurement measure(void) {
-  measurement m = {.rss_before = server_rss_mib()};
+  measurement m = {.rss_before = servers_rss_mib()};
   uint64_t begun = now_ns();
   totals.open = options.until_events > 0;
   m.from = look();
   connect_all();
   m.connect_s = seconds_since(begun);
-  m.rss_connected = server_rss_mib();
+  m.rss_connected = servers_rss_mib();
   start_publisher();
   if (!totals.open) {
     uint64_t warm = now_ns();
@@ -368,32 +320,22 @@ static measurement measure(void) {
   while (!window_is_over(m.from.at_ns)) turn();
   m.to = look();
   totals.open = false;
-  m.rss_end = server_rss_mib();
+  m.rss_end = servers_rss_mib();
   return m;
 }
 
 static void report(const measurement *m, bool stuck_level) {
   double seconds = (double)(m->to.at_ns - m->from.at_ns) / 1e9;
-  double server = m->to.server_cpu - m->from.server_cpu;
-  double client = m->to.client_cpu - m->from.client_cpu;
-  double other = m->to.machine - m->from.machine - server - client;
   double events = totals.events ? (double)totals.events : 1;
   printf("{\"connections\":%d,\"ready\":%d,\"failed\":%d,\"closed\":%d,\"connect_s\":%.3f,",
          options.connections, ready, failed, closed, m->connect_s);
-  printf("\"seconds\":%.4f,\"events\":%lu,\"events_s\":%.0f,\"events_per_read\":%.2f,", seconds,
-         totals.events, (double)totals.events / seconds,
-         totals.reads ? (double)totals.events / (double)totals.reads : 0);
-  printf("\"body_bytes_per_event\":%.2f,\"wire_bytes_per_event\":%.2f,\"body_mb_s\":%.1f,",
+  print_between(&m->from, &m->to, totals.events);
+  print_latency(&totals.latency);
+  printf("\"events_per_read\":%.2f,\"body_bytes_per_event\":%.2f,\"wire_bytes_per_event\":%.2f,"
+         "\"body_mb_s\":%.1f,",
+         totals.reads ? (double)totals.events / (double)totals.reads : 0,
          (double)totals.body_bytes / events, (double)totals.wire_bytes / events,
          (double)totals.body_bytes / seconds / 1e6);
-  printf("\"cpu_us_per_event\":%.4f,\"server_cpu_pct\":%.1f,\"client_cpu_pct\":%.1f,"
-         "\"other_cpu_pct\":%.1f,",
-         server * 1e6 / events, server / seconds * 100, client / seconds * 100,
-         other > 0 ? other / seconds * 100 : 0);
-  printf("\"p50_ms\":%.3f,\"p99_ms\":%.3f,\"max_ms\":%.3f,\"samples\":%lu,",
-         histogram_quantile(&totals.latency, 0.50) / 1e6,
-         histogram_quantile(&totals.latency, 0.99) / 1e6, (double)totals.latency.max / 1e6,
-         totals.latency.count);
   printf("\"missing\":%lu,\"repeated\":%lu,\"gap_events\":%lu,\"announced_missing\":%lu,",
          totals.missing, totals.repeated, totals.gap_events, totals.announced);
   printf("\"finished\":%d,\"stuck_level\":%s,", finished, stuck_level ? "true" : "false");
@@ -402,26 +344,16 @@ static void report(const measurement *m, bool stuck_level) {
   printf("\"error\":\"%s\"}\n", first_error);
 }
 
-static void plain_error_text(void) {
-  for (char *p = first_error; *p; p++)
-    if (*p == '"' || *p == '\\' || *p < ' ') *p = ' ';
-}
-
 /* --- options ----------------------------------------------------------------------------------- */
 
 static const struct option option_table[] = {
     {"port", 1, 0, 'p'},         {"path", 1, 0, 'P'},       {"connections", 1, 0, 'n'},
     {"sources", 1, 0, 'a'},      {"warm", 1, 0, 'w'},       {"seconds", 1, 0, 's'},
-    {"streams", 1, 0, 'm'},
+    {"streams", 1, 0, 'm'},      {"many-on-a-line", 0, 0, 'M'},
     {"until-events", 1, 0, 'u'}, {"stuck", 1, 0, 'z'},      {"signal-pid", 1, 0, 'g'},
     {"pids", 1, 0, 'i'},         {"post-path", 1, 0, 'o'},  {"post-rate", 1, 0, 'r'},
     {"post-bytes", 1, 0, 'b'},   {"stride", 1, 0, 'k'},     {0, 0, 0, 0},
 };
-
-static void read_pids(char *list) {
-  for (char *p = strtok(list, ","); p && options.pid_count < MAX_PIDS; p = strtok(NULL, ","))
-    options.pids[options.pid_count++] = atoi(p);
-}
 
 static void read_options(int argc, char **argv) {
   int letter;
@@ -431,6 +363,7 @@ static void read_options(int argc, char **argv) {
       case 'P': options.path = optarg; break;
       case 'n': options.connections = atoi(optarg); break;
       case 'a': options.sources = atoi(optarg); break;
+      case 'M': take_many_on_a_line(); break;
       case 'm': options.streams = atoi(optarg); break;
       case 'w': options.warm = atof(optarg); break;
       case 's': options.seconds = atof(optarg); break;
@@ -447,13 +380,6 @@ static void read_options(int argc, char **argv) {
   }
 }
 
-static void raise_descriptor_limit(void) {
-  struct rlimit limit;
-  getrlimit(RLIMIT_NOFILE, &limit);
-  limit.rlim_cur = limit.rlim_max;
-  setrlimit(RLIMIT_NOFILE, &limit);
-}
-
 int main(int argc, char **argv) {
   read_options(argc, argv);
   raise_descriptor_limit();
@@ -462,7 +388,6 @@ int main(int argc, char **argv) {
   epoll_fd = epoll_create1(EPOLL_CLOEXEC);
   measurement m = measure();
   bool stuck_level = options.stuck > 0 && release_stuck();
-  plain_error_text();
   report(&m, stuck_level);
   return 0;
 }

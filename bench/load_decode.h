@@ -1,29 +1,33 @@
-/* From received bytes to counted events: the chunked transfer coding, then lines, then the blocks
- * of the event-stream format.  It decodes only what counting needs, and copies nothing but lines
- * that a read has cut in two.
+/* From received bytes to counted events: lines of a body, then the blocks of the event-stream
+ * format.  It decodes only what counting needs, and copies nothing but lines that a read has cut in
+ * two.
  *
  * Every data line of the benchmark is a JSON object that begins  {"t":<ns>,"i":<n>  : the
  * publisher's CLOCK_MONOTONIC, from which latency is sampled, and a running number, which must go
  * up by one on each connection.  A block with an `event:` line is a control event and is counted
- * apart; after `event: gap` one jump of the number is announced and therefore no loss. */
+ * apart; after `event: gap` one jump of the number is announced and therefore no loss.
+ *
+ * Durable Streams' SSE puts several such objects into one block of `event: data`, as a JSON array
+ * on one line or more: with take_many_on_a_line() each object counts as an event, and a block of
+ * that name is no control event. */
 #ifndef LOAD_DECODE_H
 #define LOAD_DECODE_H
 
-#include <stdbool.h>
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
-
+#include "load_http.h"
 #include "load_stats.h"
 
-#define CARRY_BYTES 1024 /* of a line that two reads share, the first bytes are enough */
+/* Of a line that two reads share, the first bytes are enough, unless it holds many objects. */
+static uint32_t carry_bytes = 1024;
+static bool many_on_a_line;
 
-enum { CHUNK_SIZE, CHUNK_EXTENSION, CHUNK_DATA, CHUNK_CR, CHUNK_LF, CHUNK_TRAILER };
+static void take_many_on_a_line(void) {
+  many_on_a_line = true;
+  carry_bytes = 256 * 1024;
+}
 
 typedef struct {
-  bool chunked, broken;
-  uint8_t chunk_state;
-  uint64_t chunk_left;
+  bool chunked;
+  chunks chunks;
 
   char *carry; /* the line begun in an earlier read; also the response head while it arrives */
   uint32_t carry_len;
@@ -59,25 +63,44 @@ static void check_index(decoder *d, int64_t index) {
   d->last_index = index;
 }
 
+static void sample_latency(const char *object, size_t n, uint64_t received_ns) {
+  if (!totals.open || --totals.until_sample > 0) return;
+  totals.until_sample = totals.stride;
+  const char *stamp = memmem(object, n, "\"t\":", 4);
+  uint64_t sent_ns = stamp ? strtoull(stamp + 4, NULL, 10) : 0;
+  if (sent_ns && received_ns > sent_ns) histogram_add(&totals.latency, received_ns - sent_ns);
+}
+
+static void count_event(decoder *d) {
+  d->events++;
+  totals.total_events++;
+  if (totals.open) totals.events++;
+}
+
 static void on_data_line(decoder *d, const char *line, size_t n, uint64_t received_ns) {
   d->has_data = true;
   if (d->is_control) return;
   const char *index = memmem(line, n, "\"i\":", 4);
   if (index) check_index(d, strtoll(index + 4, NULL, 10));
-  if (!totals.open || --totals.until_sample > 0) return;
-  totals.until_sample = totals.stride;
-  const char *stamp = memmem(line, n, "\"t\":", 4);
-  uint64_t sent_ns = stamp ? strtoull(stamp + 4, NULL, 10) : 0;
-  if (sent_ns && received_ns > sent_ns) histogram_add(&totals.latency, received_ns - sent_ns);
+  sample_latency(line, n, received_ns);
+}
+
+static void on_line_of_many(decoder *d, const char *line, size_t n, uint64_t received_ns) {
+  const char *end = line + n, *object = line, *index;
+  if (d->is_control) return;
+  while ((index = memmem(object, (size_t)(end - object), "\"i\":", 4))) {
+    check_index(d, strtoll(index + 4, NULL, 10));
+    count_event(d);
+    sample_latency(object, (size_t)(end - object), received_ns);
+    object = index + 4;
+  }
 }
 
 static void on_block_end(decoder *d) {
   if (d->is_control) {
     totals.controls++;
   } else if (d->has_data) {
-    d->events++;
-    totals.total_events++;
-    if (totals.open) totals.events++;
+    count_event(d);
   } else {
     totals.comments++;
   }
@@ -89,9 +112,12 @@ static void on_line(decoder *d, const char *line, size_t n, uint64_t received_ns
   if (n == 0) {
     on_block_end(d);
   } else if (n >= 5 && memcmp(line, "data:", 5) == 0) {
-    on_data_line(d, line, n, received_ns);
+    if (many_on_a_line)
+      on_line_of_many(d, line, n, received_ns);
+    else
+      on_data_line(d, line, n, received_ns);
   } else if (n >= 6 && memcmp(line, "event:", 6) == 0) {
-    d->is_control = true;
+    d->is_control = !many_on_a_line || n != 11 || memcmp(line, "event: data", 11) != 0;
     if (n == 10 && memcmp(line, "event: gap", 10) == 0) {
       totals.gap_events++;
       d->gap_announced = true;
@@ -102,8 +128,8 @@ static void on_line(decoder *d, const char *line, size_t n, uint64_t received_ns
 /* Keeps the beginning of a line for the next read; always terminated, so that numbers in it can be
  * parsed. */
 static void carry_over(decoder *d, const char *p, size_t n) {
-  if (!d->carry) d->carry = malloc(CARRY_BYTES);
-  size_t room = CARRY_BYTES - 1 - d->carry_len;
+  if (!d->carry) d->carry = malloc(carry_bytes);
+  size_t room = carry_bytes - 1 - d->carry_len;
   if (n > room) n = room;
   memcpy(d->carry + d->carry_len, p, n);
   d->carry_len += (uint32_t)n;
@@ -130,56 +156,16 @@ static void decode_body(decoder *d, const char *p, size_t n, uint64_t received_n
   }
 }
 
-static int hex_value(char c) {
-  if (c >= '0' && c <= '9') return c - '0';
-  c |= 32;
-  return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
-static void decode_size_line(decoder *d, char c) {
-  if (c == '\n') {
-    d->chunk_state = d->chunk_left ? CHUNK_DATA : CHUNK_TRAILER;
-  } else if (c == ';') {
-    d->chunk_state = CHUNK_EXTENSION;
-  } else if (c != '\r' && d->chunk_state == CHUNK_SIZE) {
-    int digit = hex_value(c);
-    if (digit < 0) d->broken = true;
-    d->chunk_left = d->chunk_left * 16 + (uint64_t)digit;
-  }
-}
-
 /* Body bytes as they came off the socket.  Chunk borders may fall anywhere. */
 static void decode(decoder *d, const char *p, size_t n, uint64_t received_ns) {
   if (!d->chunked) {
     decode_body(d, p, n, received_ns);
     return;
   }
-  while (n && !d->broken) {
-    switch (d->chunk_state) {
-      case CHUNK_SIZE:
-      case CHUNK_EXTENSION:
-        decode_size_line(d, *p);
-        p++, n--;
-        break;
-      case CHUNK_DATA: {
-        size_t part = n < d->chunk_left ? n : (size_t)d->chunk_left;
-        decode_body(d, p, part, received_ns);
-        p += part, n -= part;
-        d->chunk_left -= part;
-        if (d->chunk_left == 0) d->chunk_state = CHUNK_CR;
-        break;
-      }
-      case CHUNK_CR:
-        d->chunk_state = CHUNK_LF;
-        p++, n--;
-        break;
-      case CHUNK_LF:
-        d->chunk_state = CHUNK_SIZE;
-        p++, n--;
-        break;
-      default: /* after the last chunk nothing counts */
-        return;
-    }
+  while (n && !d->chunks.broken && d->chunks.state != CHUNK_END) {
+    size_t data_len, used = next_chunk_data(&d->chunks, p, n, &data_len);
+    if (data_len) decode_body(d, p + used - data_len, data_len, received_ns);
+    p += used, n -= used;
   }
 }
 

@@ -6,13 +6,16 @@ meanwhile is measured with every run, and reported with it.
 """
 
 import contextlib
+import json
 import os
 import platform
 import re
 import resource
 import shutil
+import sqlite3
 import subprocess
 import time
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -72,8 +75,19 @@ def _cpu_ticks() -> tuple[int, int]:
     return sum(ticks), sum(ticks) - ticks[3] - ticks[4]
 
 
+def memory_mib(pids: Sequence[int]) -> tuple[float, float]:
+    """Resident memory of processes in MiB: all of it, and what is not the content of files."""
+    fields = {"VmRSS": 0.0, "RssAnon": 0.0}
+    for pid in pids:
+        status = Path(f"/proc/{pid}/status").read_text()
+        for field in fields:
+            found = re.search(rf"^{field}:\s*(\d+) kB", status, re.MULTILINE)
+            fields[field] += int(found.group(1)) / 1024 if found else 0
+    return fields["VmRSS"], fields["RssAnon"]
+
+
 def facts() -> dict[str, str]:
-    """What somebody needs to know to compare: hardware, kernel, and the version of every peer.
+    """What somebody needs to know to compare: hardware, kernel, and what Penstock runs on.
 
     No host name, no user, no paths.
     """
@@ -87,14 +101,47 @@ def facts() -> dict[str, str]:
         "system": platform.freedesktop_os_release().get("PRETTY_NAME", "unknown"),
         "python": platform.python_version(),
     }
-    for package in ("penstock", "uvicorn", "uvloop", "httptools", "starlette", "sse-starlette"):
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            found[package] = metadata.version(package)
-    found["node"] = _says(["node", "--version"], r"v(\S+)")
-    found["go"] = _says([build.find_go() or "go", "version"], r"go(\d\S*)")
-    found["c compiler"] = _says([build.find_cc() or "cc", "--version"], r"(.+)")
-    found["nginx"] = _says(["nginx", "-v"], r"nginx/(\S+)")
+    for package in ("penstock", "uvicorn", "uvloop", "httptools"):
+        found |= _package(package)
     return found
+
+
+def publishers() -> dict[str, str]:
+    """Versions of the servers that publish by themselves."""
+    return {
+        **_package("starlette"),
+        **_package("sse-starlette"),
+        "node": _says(["node", "--version"], r"v(\S+)"),
+        "go": _says([build.find_go() or "go", "version"], r"go(\d\S*)"),
+        "c compiler": _says([build.find_cc() or "cc", "--version"], r"(.+)"),
+        "nginx": _says(["nginx", "-v"], r"nginx/(\S+)"),
+    }
+
+
+def stores() -> dict[str, str]:
+    """Versions of what keeps durable streams, and the file system that files are on."""
+    manifest = json.loads((build.SERVERS / "durable_streams" / "package.json").read_text())
+    node = build.find_node()
+    return {
+        "@durable-streams/server": manifest["dependencies"]["@durable-streams/server"],
+        "node": _says([str(node), "--version"], r"v(\S+)") if node else "not installed",
+        "sqlite": sqlite3.sqlite_version,
+        "file system": _file_system(build.HERE),
+    }
+
+
+def _package(name: str) -> dict[str, str]:
+    try:
+        return {name: metadata.version(name)}
+    except metadata.PackageNotFoundError:
+        return {}
+
+
+def _file_system(folder: Path) -> str:
+    """The type of the file system that a folder is on."""
+    mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
+    around = [(len(at), kind) for _, at, kind, *_ in mounts if folder.is_relative_to(at)]
+    return max(around, default=(0, "unknown"), key=lambda found: found[0])[1]
 
 
 def _says(command: list[str], pattern: str) -> str:

@@ -54,6 +54,12 @@ class Peer:
     environment: tuple[tuple[str, str], ...] = ()
     own_ids: bool = False
     """Its `id:` line is its own, so that its events may have another length."""
+    is_ours: bool = False
+    """It is Penstock: drawn in colour, and checked for its fast path."""
+    is_floor: bool = False
+    """It does less than what is asked of the others: drawn in grey."""
+    keeps: bool = True
+    """What is appended can be read back."""
 
 
 def nchan_module() -> Path | None:
@@ -88,6 +94,39 @@ def _python(module: str, *needs: str) -> list[str] | None:
 
 
 PENSTOCK, FLOOR, FLOOR_BATCH, NCHAN = "penstock", "c", "c-batch", "nchan"
+MEMORY, SQLITE, SQLITE_DISK = "penstock-memory", "penstock-sqlite", "penstock-disk"
+EVENTS, NODE_MEMORY, NODE_FILE, UVICORN = "penstock-events", "node-memory", "node-file", "uvicorn"
+
+
+STREAM, LIVE = "/v1/stream/bench", "?offset=now&live=sse"
+
+
+def _durable(name: str, title: str, *settings: str, path: str = f"{STREAM}{LIVE}") -> Peer:
+    """Penstock, written to and read as the Durable Streams protocol has it."""
+    return Peer(
+        name=name,
+        title=title,
+        command=lambda: _python("bench.servers.penstock_durable", "penstock.server.hub"),
+        needs="the package itself, installed",
+        path=path,
+        post_path=STREAM,
+        environment=tuple(zip(("BENCH_BACKEND", "BENCH_DURABILITY"), settings, strict=False)),
+        is_ours=True,
+    )
+
+
+def _reference(name: str, title: str, backend: str) -> Peer:
+    """The protocol's own reference server."""
+    return Peer(
+        name=name,
+        title=title,
+        command=build.durable_streams_server,
+        needs="the development dependencies, which bring Node",
+        path=f"{STREAM}{LIVE}",
+        post_path=STREAM,
+        environment=(("BENCH_BACKEND", backend),),
+    )
+
 
 PEERS = {
     peer.name: peer
@@ -98,6 +137,7 @@ PEERS = {
             command=lambda: _program(build.floor()),
             needs="a C compiler",
             replay_path="/replay",
+            is_floor=True,
         ),
         Peer(
             name=FLOOR_BATCH,
@@ -105,6 +145,7 @@ PEERS = {
             command=lambda: _program(build.floor()),
             needs="a C compiler",
             replay_path="/replay",
+            is_floor=True,
             environment=(("BENCH_BATCH", "1"),),
         ),
         Peer(
@@ -114,6 +155,7 @@ PEERS = {
             needs="the package itself, installed",
             path="/v1/stream/bench",
             replay_path="/v1/stream/bench",
+            is_ours=True,
         ),
         Peer(
             name=NCHAN,
@@ -136,6 +178,20 @@ PEERS = {
             command=lambda: _python("bench.servers.sse_starlette_server", "sse_starlette"),
             needs="the development dependencies",
         ),
+        Peer(
+            name=UVICORN,
+            title="bare uvicorn, keeps nothing",
+            command=lambda: _python("bench.servers.uvicorn_post", "uvicorn"),
+            needs="uvicorn",
+            is_floor=True,
+            keeps=False,
+        ),
+        _durable(MEMORY, "Penstock, memory", "memory"),
+        _durable(EVENTS, "Penstock, memory, native SSE", "memory", path=f"{STREAM}?live=events"),
+        _reference(NODE_MEMORY, "Node reference, memory", "memory"),
+        _durable(SQLITE, "Penstock, SQLite", "sqlite"),
+        _durable(SQLITE_DISK, "Penstock, SQLite, synced", "sqlite", "disk"),
+        _reference(NODE_FILE, "Node reference, file store", "file"),
     )
 }
 

@@ -1,44 +1,42 @@
 """Pictures of the medians: horizontal bars, cheapest on top, our own in colour.
 
-`python -m bench.plot` draws those of `bench/results/latest.json` again.
+`python -m bench.plot` draws those of `bench/results/latest.json` and `durable.json` again.
 """
 
 import json
-import sys
-from collections.abc import Mapping
+import math
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import StrMethodFormatter
+from matplotlib.ticker import FuncFormatter
 
 from bench.bars import Medians
-from bench.peers import FLOOR, FLOOR_BATCH, PEERS, PENSTOCK
-from bench.scenarios import SCENARIOS
+from bench.parts import PARTS, Part, Picture
+from bench.peers import PEERS
 
 OWN, FLOOR_COLOUR, OTHER, INK, FAINT = "#0f766e", "#94a3b8", "#cbd5e1", "#1e293b", "#64748b"
 ENOUGH = 0.95  # of the offered rate; below it the bar says so
 
 
-def draw(folder: Path, name: str, medians: Medians) -> list[Path]:
-    """Write one PNG for CPU, one for p99 and one for idle memory; returns those written."""
-    fanouts = {key: value for key, value in medians.items() if key.startswith("fanout") and value}
-    idle = {key: value for key, value in medians.items() if key == "idle" and value}
-    pictures = (
-        ("cpu", fanouts, "cpu_us_per_event", "server CPU per delivered event, µs"),
-        ("p99", fanouts, "p99_ms", "99th percentile of latency, ms (logarithmic)"),
-        ("idle", idle, "kib_per_connection", "process memory per idle connection, KiB"),
-    )
+def draw(folder: Path, name: str, part: Part, medians: Medians) -> list[Path]:
+    """Write a PNG for each of the part's pictures that has figures; returns those written."""
     written: list[Path] = []
-    for label, scenarios, metric, unit in pictures:
+    for picture in part.pictures:
+        scenarios = {
+            key: servers
+            for key, servers in medians.items()
+            if key.startswith(picture.scenarios) and servers
+        }
         if scenarios:
-            written.append(folder / f"{name}-{label}.png")
-            _panels(written[-1], scenarios, metric, unit)
+            written.append(folder / f"{name}-{picture.label}.png")
+            _panels(written[-1], part, picture, scenarios)
     return written
 
 
-def _panels(path: Path, scenarios: Medians, metric: str, unit: str) -> None:
+def _panels(path: Path, part: Part, picture: Picture, scenarios: Medians) -> None:
     """One panel a scenario, one below the other."""
     rows = sum(len(servers) for servers in scenarios.values())
     layout = ConstrainedLayoutEngine(hspace=0.04, h_pad=0.12)
@@ -47,20 +45,20 @@ def _panels(path: Path, scenarios: Medians, metric: str, unit: str) -> None:
         len(scenarios), 1, squeeze=False, height_ratios=[len(s) for s in scenarios.values()]
     )
     for axis, (name, servers) in zip(axes[:, 0], scenarios.items(), strict=True):
-        values = {server: metrics[metric] for server, metrics in servers.items()}
-        notes = {server: _shortfall(name, metrics) for server, metrics in servers.items()}
+        offered = part.scenarios[name].offered_per_s
+        values = {server: metrics[picture.metric] for server, metrics in servers.items()}
+        notes = {server: _shortfall(offered, metrics) for server, metrics in servers.items()}
         _bars(axis, values, notes)
-        _scale(axis, max(values.values()), logarithmic=metric == "p99_ms")
-        axis.set_title(SCENARIOS[name].title, loc="left", fontsize=11, color=INK, pad=8)
-    axes[-1, 0].set_xlabel(unit, color=FAINT, fontsize=10)
+        _scale(axis, values.values(), is_logarithmic=picture.is_logarithmic)
+        axis.set_title(part.scenarios[name].title, loc="left", fontsize=11, color=INK, pad=8)
+    axes[-1, 0].set_xlabel(picture.unit, color=FAINT, fontsize=10)
     figure.savefig(path, dpi=144, facecolor="white", metadata={"Software": None})
 
 
-def _shortfall(name: str, metrics: Mapping[str, float]) -> str:
+def _shortfall(offered_per_s: float, metrics: Mapping[str, float]) -> str:
     """Say when a server delivered less than was offered: its other figures look better for it."""
-    scenario = SCENARIOS[name]
-    share = metrics["events_s"] / scenario.offered_per_s
-    return f"   delivers {share:.0%}" if scenario.is_fanout and share < ENOUGH else ""
+    share = metrics["events_s"] / offered_per_s if offered_per_s else 1
+    return f"   delivers {share:.0%}" if share < ENOUGH else ""
 
 
 def _bars(axis: Axes, values: Mapping[str, float], notes: Mapping[str, str]) -> None:
@@ -75,20 +73,22 @@ def _bars(axis: Axes, values: Mapping[str, float], notes: Mapping[str, str]) -> 
     texts = [_shown(values[server]) + notes[server] for server in order]
     axis.bar_label(drawn, texts, padding=5, fontsize=10, color=INK)
     for label, server in zip(axis.get_yticklabels(), order, strict=True):
-        label.set_fontweight("bold" if server == PENSTOCK else "normal")
+        label.set_fontweight("bold" if PEERS[server].is_ours else "normal")
 
 
 def _shown(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
-def _scale(axis: Axes, longest: float, *, logarithmic: bool) -> None:
-    if logarithmic:
+def _scale(axis: Axes, values: Collection[float], *, is_logarithmic: bool) -> None:
+    if is_logarithmic:
+        # From the power of ten below the shortest bar, so that it is one.
+        lowest = 10 ** math.floor(math.log10(min(1.01, *(v / 2 for v in values if v > 0))))
         axis.set_xscale("log")
-        axis.set_xlim(1, max(longest * 4, 100))
-        axis.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+        axis.set_xlim(lowest, max(max(values) * 4, lowest * 100))
+        axis.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,g}"))
     else:
-        axis.set_xlim(0, longest * 1.25)
+        axis.set_xlim(0, max(values) * 1.25)
     axis.spines[["top", "right", "left"]].set_visible(False)
     axis.spines["bottom"].set_color(OTHER)
     axis.tick_params(axis="y", length=0, labelsize=10, labelcolor=INK)
@@ -98,15 +98,16 @@ def _scale(axis: Axes, longest: float, *, logarithmic: bool) -> None:
 
 
 def _colour(server: str) -> str:
-    if server == PENSTOCK:
+    if PEERS[server].is_ours:
         return OWN
-    return FLOOR_COLOUR if server in (FLOOR, FLOOR_BATCH) else OTHER
+    return FLOOR_COLOUR if PEERS[server].is_floor else OTHER
 
 
 if __name__ == "__main__":
-    source = (
-        Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent / "results/latest.json"
-    )
-    document = json.loads(source.read_text())
-    for picture in draw(source.parent, source.stem, document["medians"]):
-        print(picture.name)
+    results = Path(__file__).parent / "results"
+    for one in PARTS.values():
+        source = results / f"{one.result}.json"
+        if source.exists():
+            document = json.loads(source.read_text())
+            for picture in draw(results, one.result, one, document["medians"]):
+                print(picture.name)

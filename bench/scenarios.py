@@ -1,26 +1,23 @@
-"""What is measured: each scenario is a workload, what the load client does, and who takes part.
+"""What is measured of events that a server publishes: each scenario is a workload, what the load
+client does, and who takes part.
 
 A round is one server started, loaded and ended. It returns everything the load client said, as
 plain JSON, or `{"invalid": reason}`; a round is never dropped.
 """
 
-import functools
-import json
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from bench import build, machine
+from bench.client import Round, check_connections, run_client
 from bench.launch import Running, ServerFailed, check_fast_path, check_readers, running
 from bench.peers import FLOOR, FLOOR_BATCH, NCHAN, PEERS, PENSTOCK, REQUIRED, Peer, Workload
-
-Round = dict[str, float | str | bool]
 
 EVERYBODY = (FLOOR, PENSTOCK, NCHAN, "go", "node", "sse-starlette")
 STUCK_EVENTS, STUCK_PAYLOAD_BYTES = 62_500, 8_000  # 500 MB to each reader
 REPLAY_EVENTS = 100_000
 IDLE_CONNECTIONS = 10_000
 STREAMS = 500
-LOAD_PATIENCE_S = 150.0
 SCRAPE_AFTER_S = 1.3  # everybody is connected, and the window has begun
 
 
@@ -48,8 +45,12 @@ class Scenario:
 
     @property
     def offered_per_s(self) -> float:
-        """Events a second that all subscribers together should get."""
-        return self.connections * self.workload.rate
+        """Events a second that all subscribers of a fan-out together should get; else 0."""
+        return self.connections * self.workload.rate if self.is_fanout else 0
+
+    def run(self, server: str, seconds: float) -> Round:
+        """One round of this server, with a window of so many seconds."""
+        return run_round(self, server, seconds=seconds)
 
 
 def _fanout(name: str, connections: int, rate: float, **more: object) -> Scenario:
@@ -137,43 +138,31 @@ def run_round(scenario: Scenario, name: str, *, seconds: float) -> Round:
 
 def _load(scenario: Scenario, peer: Peer, server: Running, seconds: float) -> Round:
     path = peer.replay_path if scenario.workload.prefill else peer.path
-    window = seconds if scenario.seconds is None else scenario.seconds
-    command = [
-        str(build.load_client()),
-        *("--port", str(server.port), "--path", path),
-        *("--connections", str(scenario.connections), "--seconds", str(window)),
-        *("--pids", ",".join(map(str, server.pids))),
+    arguments = (
+        *("--path", path, "--connections", scenario.connections),
         *scenario.load,
         *(_publisher(scenario, peer, server) if scenario.publishes else ()),
-    ]
-    client = subprocess.Popen(
-        command,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        preexec_fn=functools.partial(machine.take_core, machine.cores()[1]),
     )
-    try:
-        if peer.name == PENSTOCK:
-            _check_while_running(server, client)
-        output, errors = client.communicate(timeout=window + LOAD_PATIENCE_S)
-    except subprocess.TimeoutExpired as error:
-        raise ServerFailed("the load client did not come to an end") from error
-    finally:
-        client.kill()  # does nothing when it has ended
-        client.wait()
-    if client.returncode != 0 or not output:
-        raise ServerFailed(f"the load client failed: {errors.strip()[-300:]}")
-    return json.loads(output)
+    return run_client(
+        "load",
+        server,
+        arguments,
+        seconds=seconds if scenario.seconds is None else scenario.seconds,
+        meanwhile=look_in(server) if peer.is_ours else None,
+    )
 
 
-def _check_while_running(server: Running, client: subprocess.Popen[str]) -> None:
-    """Scrape the metrics once in the middle, as a monitoring system would, and believe them only
-    if they say that our readers are on the fast path."""
-    try:
-        client.wait(SCRAPE_AFTER_S)
-    except subprocess.TimeoutExpired:
-        check_readers(server)
+def look_in(server: Running) -> Callable[[subprocess.Popen[str]], None]:
+    """Scrape Penstock's metrics once in the middle, as a monitoring system would, and believe them
+    only if they say that our readers are on the fast path."""
+
+    def scrape(client: subprocess.Popen[str]) -> None:
+        try:
+            client.wait(SCRAPE_AFTER_S)
+        except subprocess.TimeoutExpired:
+            check_readers(server)
+
+    return scrape
 
 
 def _publisher(scenario: Scenario, peer: Peer, server: Running) -> tuple[str, ...]:
@@ -190,9 +179,5 @@ def _derive(scenario: Scenario, result: Round) -> Round:
     growth_mib = float(result["rss_end_mib"]) - float(result["rss_before_mib"])
     result["rss_growth_mib"] = round(growth_mib, 2)
     result["kib_per_connection"] = round(growth_mib * 1024 / scenario.connections, 3)
-    troubles = {key: result[key] for key in ("failed", "closed") if result[key]}
-    if result["ready"] != scenario.connections:
-        troubles["ready"] = result["ready"]
-    if troubles:
-        result["invalid"] = f"connections: {troubles} {result['error']}".strip()
+    check_connections(result, scenario.connections)
     return result

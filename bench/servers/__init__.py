@@ -1,7 +1,11 @@
-"""The servers under measurement, one file each, all doing the same: publish to every subscriber.
+"""The servers under measurement, one file each.
 
-They share a contract and no code (but for the two in Python, which share `pacing`): settings come
-from `BENCH_*` in the environment, the publisher starts at SIGUSR2, readiness is one JSON line with
-`port` and `pid`, and an event is `id: <ten characters>` and one `data:` line with a JSON object of
-`BENCH_PAYLOAD_BYTES` bytes that begins with the time `t` and a running number `i`.
+Each says that it is ready with one JSON line with `port` and `pid`. They share no code, but for
+those in Python, which share `pacing`. Some keep what is sent to them, in memory or in the folder
+`BENCH_FOLDER`.
+
+The others all do the same: publish to every subscriber. Settings come from `BENCH_*` in the
+environment, the publisher starts at SIGUSR2, and an event is `id: <ten characters>` and one `data:`
+line with a JSON object of `BENCH_PAYLOAD_BYTES` bytes that begins with the time `t` and a running
+number `i`.
 """
