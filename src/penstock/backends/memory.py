@@ -344,6 +344,9 @@ class MemoryBackend:
         config = kept.config
         if config.ttl_s is not None:
             kept.deadline = self._clock() + config.ttl_s
+            if config.expires_at is not None:
+                rest_s = config.expires_at - self._wall_clock()
+                kept.deadline = min(kept.deadline, self._clock() + rest_s)
         elif config.ended_ttl_s is not None and kept.log.end is not None and kept.deadline is None:
             kept.deadline = self._clock() + config.ended_ttl_s
 

@@ -22,6 +22,8 @@ from penstock.backends.sqlite.schema import (
 from penstock.core.errors import SettingInvalid, StoreFailed
 
 STEP_PAGES: Final = 1_024
+COPY: Final = "copy"
+"""What stands for a clean close in a copy."""
 
 
 def backup(path: str, target: str) -> None:
@@ -64,7 +66,9 @@ def _write(reading: sqlite3.Connection, side: str, target: str) -> None:
         with closing(connect(side, mode="rwc")) as writing:
             reading.backup(writing, pages=STEP_PAGES, sleep=0)
             writing.execute("PRAGMA synchronous=FULL")
-            writing.execute("UPDATE meta SET value = '1' WHERE name = 'is_clean'")
+            # Not '1': what follows in the store follows otherwise in a copy that is put in its
+            # place, so a copy's first opening begins a later epoch.
+            writing.execute(f"UPDATE meta SET value = '{COPY}' WHERE name = 'is_clean'")
             writing.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     except sqlite3.Error as error:
         raise failure(target, error) from None

@@ -56,6 +56,7 @@ class Judge:
         """Read at once what a group will ask for, operation by operation."""
         self.group.begin()
         self.leaving.begin()
+        self.store.begin()
         names: list[str] = []
         created: list[str] = []
         stamped: list[tuple[str, str]] = []

@@ -117,7 +117,12 @@ def _take_over(connection: sqlite3.Connection, durability: str, now: float) -> N
     boot = boot_id()
     if meta["is_clean"] != "1":
         is_same_boot = boot != "" and meta["boot"] == boot
-        if meta["durability"] == "eager" or (meta["durability"] != "disk" and not is_same_boot):
+        may_have_lost = (
+            meta["is_clean"] == "copy"  # what the original took after it
+            or meta["durability"] == "eager"
+            or (meta["durability"] != "disk" and not is_same_boot)
+        )
+        if may_have_lost:
             run("UPDATE streams SET epoch = max(epoch + 1, ?)", (next_epoch(now),))
         _make_up_for_lag(connection)
     _end_lost(connection, milliseconds(now))

@@ -193,7 +193,8 @@ class _Page:
         """Add records of a segment; says whether more may come."""
         id, after, upto = segment
         while after < upto:
-            limit = min(self._bytes, CHUNK_BYTES) * 2 // mean_size + 16  # twice what will fit
+            # A little more than should fit, by what the stream's records measure on average.
+            limit = min(self._bytes, CHUNK_BYTES) * 9 // (8 * mean_size) + 16
             limit = min(self._left, limit, CHUNK_RECORDS)
             first, glued = connection.execute(_SIZES, (id, after, upto, limit)).fetchone()
             # Rows may have been dropped between statements: what follows a hole is another read's.

@@ -86,6 +86,11 @@ class Store:
 
     # knowing
 
+    def begin(self) -> None:
+        """Begin a group: what is not there may have been asked for a group ago, and often."""
+        self._absent.clear()
+        self._past_epochs.clear()
+
     def find(self, name: str) -> StreamState | None:
         """The stream of a name, deleted ones with forks included."""
         state = self._cache.get(name)
@@ -307,8 +312,7 @@ class Store:
 
     def _clear(self) -> None:
         self._in_commit.clear()
-        self._absent.clear()
-        self._past_epochs.clear()
+        self.begin()
 
     def _bound_memories(self) -> None:
         """Let go of the oldest names' epochs, and of the producers that came longest ago; of a
