@@ -6,7 +6,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help install demo test test-newer check fix bench screenshots soak lock clean
+.PHONY: help install demo test test-newer check fix conformance matrix crash soak bench screenshots lock clean
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -32,10 +32,19 @@ check: install ## formatting, lint, types, import contracts
 fix: install ## format, and repair what can be repaired
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
 
+conformance: install ## run the published Durable Streams suite against penstock serve, on every backend
+	@$(BIN)/python -m pytest -q -ra -s tests/conformance $(ARGS)
+
+matrix: install ## every model dialect in, every dialect out, read by every SDK
+	@PYTHONPATH=tests $(BIN)/python -m interop.llm_sdks.matrix $(ARGS)
+
+crash: install ## a hundred rounds of kill -9 under load: nothing acknowledged lost, nothing shown taken back
+	@PYTHONPATH=tests $(BIN)/python -m crash.crash $(ARGS)
+
 soak: install ## two minutes of cut connections and slow readers; nothing lost, nothing left behind
 	@$(BIN)/python tests/soak/soak.py $(ARGS)
 
-bench: install ## measure against C, nchan, Node, Go and sse-starlette, side by side
+bench: install ## measure against C, nchan, Node, Go, sse-starlette and the Durable Streams reference server
 	@$(BIN)/python -m bench $(ARGS)
 
 screenshots: install ## take the pictures of docs/images from the running demo
@@ -47,3 +56,4 @@ lock: install ## pin every dependency with its hashes, naming no index
 
 clean: ## remove what the commands above made
 	rm -rf .venv build dist bench/build .ruff_cache .hypothesis .import_linter_cache
+	rm -rf tests/conformance/node_modules tests/interop/*/node_modules
