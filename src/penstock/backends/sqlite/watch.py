@@ -114,7 +114,8 @@ class SqliteWatch:
         """Bring the listener to where the log stands."""
         try:
             head = await self._patiently(lambda: self._source.head(self.name))
-            if self._head is None or head[0].tail >= self._head.tail:
+            # What the writer told meanwhile is at least as new: it may be the end.
+            if self._head is None or head[0].tail > self._head.tail:
                 self._head = head[0]
             while not self._is_over and self._position < self._head.tail:
                 before = self._position
