@@ -129,7 +129,8 @@ class Failure:
 
     `code` is the provider's own word, or ours where it begins with "upstream-":
     `upstream-truncated` (the body ended before its dialect's end), `upstream-malformed` (what came
-    is not the dialect), `upstream-failed` (an error the provider gave no word for). `status` is
+    is not the dialect), `upstream-arguments-invalid` (a tool call's arguments are not JSON, where a
+    filter asks for that), `upstream-failed` (an error the provider gave no word for). `status` is
     the HTTP status the provider named for it, if it did.
     """
 
