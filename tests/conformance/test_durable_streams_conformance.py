@@ -33,8 +33,9 @@ def test_the_published_suite_passes_whole(server: str, tmp_path: Path) -> None:
     node = running_programs.node()
     options = [option.format(folder=tmp_path) for option in SERVERS[server]]
     serve = ("serve", "--port", "0", "--allowed-origin", "*", *options)
-    quick = {"PENSTOCK_LONG_POLL_S": "0.5"}
-    with running(*serve, folder=tmp_path, variables=quick) as serving:
+    # The suite waits half a second for a long-poll, and listens on loopback for webhooks.
+    settings = {"PENSTOCK_LONG_POLL_S": "0.5", "PENSTOCK_WEBHOOKS": "loopback"}
+    with running(*serve, folder=tmp_path, variables=settings) as serving:
         results = run_suite(node, serving.address, tmp_path / "report.json")
         assert serving.process.poll() is None, serving.err
     passed = [result for result in results if result["status"] == "passed"]
