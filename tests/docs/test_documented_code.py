@@ -33,7 +33,9 @@ APPLICATIONS = [
 PROGRAMS = [
     block
     for block in PYTHON
-    if block not in APPLICATIONS and block.text.startswith(("import ", "from "))
+    if block not in APPLICATIONS
+    and block.text.startswith(("import ", "from "))
+    and "from mine import" not in block.text
 ]
 MODULES = [block for block in SCRIPTS if re.search(r"^import ", block.text, re.MULTILINE)]
 HALVES = [block for block in MODULES if re.search(r"^export ", block.text, re.MULTILINE)]
@@ -136,6 +138,42 @@ def test_the_readmes_application_streams_an_answer_and_resumes_it(
         assert json.loads(whole) == ["hello", "again"]
 
 
+def test_the_backend_of_the_documentation_keeps_the_contract_and_serves(tmp_path: Path) -> None:
+    backend, contract = blocks(ROOT / "docs/build/write-a-backend.md", "python")
+    (tmp_path / "mine.py").write_text(backend.text, "utf-8")
+    (tmp_path / "test_mine.py").write_text(contract.text, "utf-8")
+    (tmp_path / "main.py").write_text(HUB_ON_MINE, "utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "test_mine.py", *("-p", "no:cacheprovider")],
+        cwd=tmp_path,
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=2 * PATIENCE_S,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout.decode()
+    assert b" passed, " in done.stdout  # and what needs a capability is skipped
+    with serving(uvicorn("main"), tmp_path) as address:
+        url = f"{address}/stream/a"
+        headers = {"Content-Type": "application/json"}
+        assert get(url, method="PUT", headers=headers)[0] == 201
+        assert get(url, method="POST", headers=headers, body=b"[1,2]")[0] == 204
+        assert get(url) == (200, b"[1,2]")
+        assert get(f"{address}/streams")[0] == 501
+        fork = {"Stream-Forked-From": "/stream/a"}
+        assert get(f"{address}/stream/b", method="PUT", headers=fork)[0] == 501
+
+
+HUB_ON_MINE = """
+import time
+from mine import DictBackend
+from penstock import Hub
+
+app = Hub(DictBackend(time.time)).asgi
+"""
+
+
 def at(server: str, block: Block) -> str:
     """A block's text with the address of a server that runs."""
     return re.sub(r"http://127\.0\.0\.1:(4437|8000)", server, block.text)
@@ -172,10 +210,14 @@ def require_package(package: str) -> None:
 
 
 def get(
-    url: str, *, method: str = "GET", headers: dict[str, str] | None = None
+    url: str,
+    *,
+    method: str = "GET",
+    headers: dict[str, str] | None = None,
+    body: bytes | None = None,
 ) -> tuple[int, bytes]:
     """Ask, and give status and body, also of an error."""
-    request = urllib.request.Request(url, method=method, headers=headers or {})
+    request = urllib.request.Request(url, body, headers or {}, method=method)
     try:
         with urllib.request.urlopen(request, timeout=PATIENCE_S) as response:
             return response.status, response.read()

@@ -286,6 +286,12 @@ async def send_text(
 async def run_lifespan(hub: Hub, receive: Receive, send: Send) -> None:
     """Speak ASGI's lifespan: the hub runs between startup and shutdown."""
     await receive()
+    try:
+        await hub.open()
+    except PenstockError as error:
+        # Raised, it would say that there is no lifespan, and the server would go on without a hub.
+        await send({"type": "lifespan.startup.failed", "message": error.sentence})
+        return
     async with hub:
         await send({"type": "lifespan.startup.complete"})
         await receive()

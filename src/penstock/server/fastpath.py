@@ -207,6 +207,7 @@ class Protocol(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self._head_size = 0
         self._read_size = 0
+        self._bare_size = 0  # bytes behind a head since the last of its body
         self._head_timer: asyncio.TimerHandle | None = None
         self.is_in_head = True
         self._is_idle = True  # nothing of a request was read since the last was whole
@@ -238,6 +239,10 @@ class Protocol(HttpToolsProtocol):
         if not self.is_in_head:
             if self._head_timer is not None:
                 self._cancel_head_timer()
+            self._bare_size += len(data)
+            if self._bare_size > self.header_bytes and self._refusal is None:
+                # Fields behind a body in chunks, or a chunk's extensions: the parser keeps them.
+                self._refuse(HeadersTooLarge(self.header_bytes))
         elif self._refusal is None:
             if self._head_size > self.header_bytes:
                 self._refuse(HeadersTooLarge(self.header_bytes))
@@ -256,7 +261,7 @@ class Protocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         if self._head_size > self.header_bytes or self._read_size > self.header_bytes:
             self._count_fields()
-        self.is_in_head, self._head_size = False, 0
+        self.is_in_head, self._head_size, self._bare_size = False, 0, -self._read_size
         if self._takes_append():
             return
         super().on_headers_complete()
@@ -264,6 +269,9 @@ class Protocol(HttpToolsProtocol):
         scope = cast("dict[str, Any] | None", self.scope)
         if scope is not None:
             scope.setdefault("extensions", {})[EXTENSION] = Offer(self, self.cycle)
+        if not cast("Any", self.parser).should_upgrade():
+            # Fields behind a body are none of its header's (RFC 9110 6.5.1): not the scope's list.
+            self.headers = []
 
     def _count_fields(self) -> None:
         """Refuse a head above the bound; what was read with it may have been a body's."""
@@ -288,6 +296,7 @@ class Protocol(HttpToolsProtocol):
         return self._append is not None
 
     def on_body(self, body: bytes) -> None:
+        self._bare_size = -self._read_size
         if self._append is not None and self.lane is not None:
             self.lane.receive(self._append, body)
         else:
@@ -295,6 +304,7 @@ class Protocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         self._is_idle = True
+        self._bare_size = -self._read_size
         request, lane = self._append, self.lane
         if request is None or lane is None:
             super().on_message_complete()

@@ -41,7 +41,7 @@ class Server(uvicorn.Server):
 
     def __init__(self, config: uvicorn.Config, hub: Hub) -> None:
         super().__init__(config)
-        self._hub = hub
+        self.hub = hub
         self.on_started: Callable[[], None] | None = None
         self._stopping: asyncio.Task[None] | None = None
 
@@ -76,7 +76,7 @@ class Server(uvicorn.Server):
         try:
             for server in self.servers:
                 server.close()
-            await self._hub.drain()
+            await self.hub.drain()
         finally:
             self.should_exit = True
 
@@ -131,7 +131,7 @@ def make_server(
 def run(server: Server, *, on_ready: Callable[[str], None] | None = None) -> None:
     """Run a server until a signal stops it. Calls `on_ready` with its address once it listens.
 
-    Raises SettingInvalid when the address cannot be listened on.
+    Raises SettingInvalid when the address cannot be listened on, and what `Hub.open` raises.
     """
     _raise_file_limit()
     _settle_memory()
@@ -151,6 +151,8 @@ async def _serve(
 ) -> None:
     if on_ready is not None:
         server.on_started = lambda: on_ready(address)
+    # Before uvicorn, which takes an application whose lifespan fails for one that has none.
+    await server.hub.open()
     await server.serve(sockets=sockets)
 
 
