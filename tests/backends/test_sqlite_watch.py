@@ -1,4 +1,4 @@
-"""A listener of a stream in a file hears its end, whatever comes while it asks where the log stands."""
+"""A listener of a stream in a file hears its end, whatever comes while it asks how far that is."""
 
 from __future__ import annotations
 
