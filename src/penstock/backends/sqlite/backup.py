@@ -19,7 +19,7 @@ from penstock.backends.sqlite.schema import (
     failure,
     put_in_place,
 )
-from penstock.core.errors import SettingInvalid, StoreFailed
+from penstock.core.errors import SettingInvalid, StoreDamaged, StoreFailed
 
 STEP_PAGES: Final = 1_024
 COPY: Final = "copy"
@@ -41,7 +41,10 @@ def backup(path: str, target: str) -> None:
     try:
         _clear(side)
         _copy(path, side, target)
-        check_content(side)
+        try:
+            check_content(side)
+        except StoreDamaged as error:  # a copy is as whole as its source
+            raise StoreDamaged(path, error.reason) from None
         put_in_place(side, target)
     except OSError as error:
         raise StoreFailed(target, f"it cannot be written ({error.strerror})") from None
