@@ -307,7 +307,7 @@ LEFT: dict[str, tuple[int, bytes]] = {
     "a body too large, to nobody": (404, post(b"1" * (MAX_BODY + 1), path=b"/v1/stream/none")),
     "chunks": (204, chunked(b'{"n"', b":", b"1}")),
     "chunks with extensions": (204, chunked(b"[1,", b"2]", extension=b';q="\\"x"')),
-    "chunks with a trailer": (204, chunked(b"1", trailer=b"X-Sum: late\r\n")),
+    "chunks with a trailer": (204, chunked(b"1", trailer=b"Record-Type: late\r\n")),
     "no chunks": (400, chunked()),
     "chunks too large": (413, chunked(b"1" * (MAX_BODY + 1))),
     "chunks to what has ended": (409, chunked(b"1").replace(b"/a ", b"/ended ")),
@@ -441,6 +441,24 @@ async def test_an_announced_length_above_the_limit_is_refused_at_once(both: Both
         async with connect(side.server.port) as connection:
             await connection.send_raw(request)
             assert status_of(await connection.raw_answer()) == 413
+
+
+@pytest.mark.parametrize(
+    "field", [b"X: " + b"y" * 1000 + b"\r\n", b"y" * 1000], ids=["many", "one"]
+)
+async def test_fields_behind_a_body_are_bounded(both: Both, field: bytes) -> None:
+    begun = post(b"", b"Transfer-Encoding: chunked", length=False) + b"1\r\n1\r\n0\r\nX: "
+    for side in (both.laned, both.plain):
+        async with connect(side.server.port) as connection:
+            await connection.send_raw(begun)
+            answering = asyncio.create_task(connection.raw_answer())
+            with suppress(ConnectionError):
+                for _ in range(200):
+                    await connection.send_raw(field)
+                    await turns(2)
+            assert status_of(await answering) == 431
+            assert await connection.is_closed()
+        assert (await side.hub.get("a")).head.records == 0
 
 
 # --- clients that go, and that do not read ------------------------------------------------------
@@ -624,3 +642,9 @@ async def test_only_a_server_that_is_all_ours_has_a_lane() -> None:
     assert ours.config.http.lane is not None  # type: ignore[union-attr]
     theirs = make_server(settings, app=ServerApp(Hub()))
     assert theirs.config.http.lane is None, "their middleware must see each request"  # type: ignore[union-attr]
+
+
+async def test_what_follows_a_request_that_said_it_is_the_last_is_dropped(both: Both) -> None:
+    last = post(b"1", b"Connection: close") + post(b"2") + post(b"3")
+    (answer,) = await both.assert_alike(last, answers=1)
+    assert status_of(answer) == 204

@@ -138,7 +138,13 @@ class Log:
         self._payload_bytes = payload_bytes
         self._records += added
         self.bytes += size
-        self.trim(now)
+        keep = self.retention
+        if (
+            self.bytes > keep.max_bytes
+            or len(self._records) - self._first > keep.max_records
+            or keep.max_age_s is not None
+        ):
+            self.trim(now)
         return added
 
     def branch(self, name: str, epoch: int, position: int, retention: Retention) -> Log:

@@ -214,6 +214,7 @@ class Protocol(HttpToolsProtocol):
         self._begun_at = 0
         self._refusal: PenstockError | None = None
         self._append: Request | None = None
+        self._is_leaving = False  # the last answer of the connection is given
 
     # bounds on the request head
 
@@ -262,7 +263,7 @@ class Protocol(HttpToolsProtocol):
         if self._head_size > self.header_bytes or self._read_size > self.header_bytes:
             self._count_fields()
         self.is_in_head, self._head_size, self._bare_size = False, 0, -self._read_size
-        if self._takes_append():
+        if self._is_leaving or self._takes_append():
             return
         super().on_headers_complete()
         # The type of a scope has no extensions that are not ASGI's own.
@@ -330,12 +331,26 @@ class Protocol(HttpToolsProtocol):
             self._respond(request, *answer)
 
     def _respond(self, request: Request, status: int, headers: http.Headers, body: bytes) -> None:
-        is_kept = request.is_kept
+        assert self.lane is not None
         defaults = self.server_state.default_headers
-        self.transport.write(response(status, headers, body, defaults, is_kept=is_kept))
+        data = response(status, headers, body, defaults, is_kept=request.is_kept)
+        self.lane.deliver_soon(self, data, is_kept=request.is_kept)
+        if request.is_kept:
+            # What waits behind it may begin: it is answered in a later turn of the loop.
+            self.on_response_complete()
+        else:
+            # It said that it is the last: what follows it is none.
+            self._is_leaving = True
+            self.cycle = cast("RequestResponseCycle", Pending(is_over=True))
+
+    def deliver(self, data: bytes, *, is_kept: bool) -> None:
+        """Write a whole response of the lane."""
+        if self.transport.is_closing():
+            return
+        self.transport.write(data)
         if not is_kept:
+            self.server_state.total_requests += 1
             self.transport.close()
-        self.on_response_complete()
 
     def _head_too_slow(self) -> None:
         self._head_timer = None
@@ -403,9 +418,10 @@ class Pending:
         "response_started",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_over: bool = False) -> None:
         self.body = b""
-        self.disconnected = self.response_complete = self.response_started = False
+        self.disconnected = self.response_started = False
+        self.response_complete = is_over
         self.more_body = False
         self.keep_alive = True
         self.message_event = asyncio.Event()
