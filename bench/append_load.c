@@ -194,8 +194,11 @@ static uint64_t due_ns(uint64_t number) {
 static void send_due(void) {
   if (options.rate == 0 || rate_begun_ns == 0 || !may_append()) return;
   uint64_t now = now_ns();
-  while (idle_count && may_append() && due_ns(due_count) <= now)
-    send_append(idle[--idle_count], due_ns(due_count++));
+  while (idle_count && may_append() && due_ns(due_count) <= now) {
+    connection *next = idle[0]; /* in turn, so that no connection is idle for long */
+    memmove(idle, idle + 1, (size_t)--idle_count * sizeof *idle);
+    send_append(next, due_ns(due_count++));
+  }
   uint64_t next = due_ns(due_count);
   struct itimerspec at = {.it_value = {.tv_sec = (time_t)(next / 1000000000ull),
                                        .tv_nsec = (long)(next % 1000000000ull)}};

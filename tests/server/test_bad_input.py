@@ -94,7 +94,6 @@ def name_cases() -> list[Case]:
         "too long": b"x" * (MAX_NAME_BYTES + 1),
         "too long in UTF-8": b"%c3%a9" * (MAX_NAME_BYTES // 2 + 1),
         "the protocol's own": b"__ds",
-        "below the protocol's own": b"__ds/x",
         "the protocol's own, encoded": b"%5f_ds/x",
     }
     return [
@@ -127,6 +126,7 @@ def unknown_cases() -> list[Case]:
         for method, target in requests[:-1]
     ]
     paths = [b"/", b"/v1", b"/v1/", b"/v1/nothing", b"/V1/stream/a", b"/v1/stream", b"/v2/stream/a"]
+    paths += [b"/v1/stream/__ds/x", b"/v1/stream/__ds/subscriptions"]
     paths += [b"/v1/streams%2f", b"//v1/stream/a", b"/v1//stream/a", b"/metrics/", b"/healthz/x"]
     return cases + [
         Case(f"no address {path.decode()}", "GET", path, 404, "route-not-found") for path in paths

@@ -111,7 +111,7 @@ APPEND_WINDOW: Final = 8_192
 GROUP_RECORDS: Final = 4_096
 """Most records of one commit: about 5 ms of work, the ceiling of a group."""
 
-OPEN_LOGS: Final = 4_096
+OPEN_LOGS: Final = 2_048
 """Logs whose state an embedded store keeps in memory; others are read from the file when they
 are asked for. About 1 KB each."""
 
@@ -200,6 +200,10 @@ HEADER_BYTES: Final = 32 * 1024
 
 HEADER_S: Final = 10.0
 """Time in which a request head must have arrived, from its connection or its first byte."""
+
+KEEP_ALIVE_S: Final = 75
+"""Time an idle connection is kept for its next request: longer than proxies and publishers keep
+theirs (60 s), so that it is they who close it, never we under a request on its way."""
 
 # --- upstreams ----------------------------------------------------------------------------------
 

@@ -114,6 +114,9 @@ class Settings(BaseModel):
     # requests
     header_bytes: int = Field(limits.HEADER_BYTES, ge=512, description="Largest request head.")
     header_s: float = Field(limits.HEADER_S, gt=0, description="Time for a request head.")
+    keep_alive_s: int = Field(
+        limits.KEEP_ALIVE_S, ge=0, description="How long an idle connection is kept."
+    )
 
     # subscriptions
     webhooks: Literal["off", "loopback", "public"] = Field(

@@ -31,7 +31,7 @@ logger = logging.getLogger("penstock")
 BACKLOG: Final = 4096
 """Connections the kernel holds for us: a thousand readers that come back in the same second."""
 UVICORN_GRACE_S: Final = 1
-GC_THRESHOLDS: Final = (20_000, 20, 20)
+GC_THRESHOLDS: Final = (5_000, 10, 10)
 """Allocations before the collector's youngest generation is looked at, and how many of those
 before the next: a saturated append path costs a twentieth less than at the default 700."""
 
@@ -122,6 +122,7 @@ def make_server(
         # Every byte of a response head counts on a stream of one short answer; we say who we are
         # in the documentation, and time is of no use to a stream.
         server_header=False,
+        timeout_keep_alive=settings.keep_alive_s,
         timeout_graceful_shutdown=UVICORN_GRACE_S,
     )
     hub.fast_path_active = fast

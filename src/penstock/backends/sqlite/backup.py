@@ -71,7 +71,7 @@ def _write(reading: sqlite3.Connection, side: str, target: str) -> None:
             writing.execute("PRAGMA synchronous=FULL")
             # Not '1': what follows in the store follows otherwise in a copy that is put in its
             # place, so a copy's first opening begins a later epoch.
-            writing.execute(f"UPDATE meta SET value = '{COPY}' WHERE name = 'is_clean'")
+            writing.execute("UPDATE meta SET value = ? WHERE name = 'is_clean'", (COPY,))
             writing.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     except sqlite3.Error as error:
         raise failure(target, error) from None

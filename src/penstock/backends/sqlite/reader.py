@@ -16,7 +16,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate, starmap
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar, cast
 
 from penstock.backends.interface import Joined, Listed
 from penstock.backends.sqlite.courtesy import Courtesy
@@ -52,6 +52,12 @@ SELECT min(position), count(*), CAST(group_concat(payload, ?4) AS BLOB)
 FROM (
   SELECT position, payload FROM records
   WHERE stream = ?1 AND position > ?2 AND position <= ?3 ORDER BY position
+)
+"""
+_TOTAL: Final = """
+SELECT total(length(payload)), max(position) FROM (
+  SELECT position, payload FROM records
+  WHERE stream = ? AND position > ? AND position <= ? ORDER BY position LIMIT ?
 )
 """
 _STREAM: Final = (
@@ -151,8 +157,9 @@ class _Page:
     def __init__(self, max_records: int, max_bytes: int) -> None:
         self.records: list[Record] = []
         self.over_at: int | None = None
-        self._count = 0
-        self._left, self._bytes = max(max_records, 1), max(max_bytes, 0)
+        self._count: int = 0
+        self._left: int = max(max_records, 1)
+        self._bytes: int = max(max_bytes, 0)
 
     def turn(self, connection: sqlite3.Connection, name: str, after: int, upto: int) -> bool:
         """Read what follows a position; says whether there is such a stream."""
@@ -234,6 +241,28 @@ class _JoinedPage(_Page):
         self._separator = separator
         self._parts: list[bytes] = []
         self._last = 0
+
+    def _turn_segment(
+        self, connection: sqlite3.Connection, segment: tuple[int, int, int], mean_size: int
+    ) -> bool:
+        # Most often what should fit, by the average, does: then nobody looks at each size.
+        id, after, upto = segment
+        limit = max(1, min(self._left, self._bytes // mean_size))
+        row = connection.execute(_TOTAL, (id, after, upto, limit)).fetchone()
+        total, stop = cast("tuple[float, int | None]", row)
+        if stop is None or total > min(self._bytes, CHUNK_BYTES):
+            return super()._turn_segment(connection, segment, mean_size)
+        row = self.fetch(connection, (id, after, stop))
+        count = int(row[1])
+        if not count or (self._count and row[0] != after + 1):
+            return False
+        self.keep(row, ())
+        self._count += count
+        self._left -= count
+        self._bytes -= int(total)
+        if self._left <= 0:
+            return False
+        return super()._turn_segment(connection, (id, stop, upto), mean_size)
 
     def fetch(self, connection: sqlite3.Connection, place: tuple[int, int, int]) -> tuple[Any, ...]:
         return connection.execute(_JOINED, (*place, self._separator.decode())).fetchone()
