@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -52,7 +53,7 @@ def test_it_says_the_same_in_order_and_each_place_is_the_last_of_what_it_says(
 @given(RECORDS)
 def test_no_two_neighbours_are_left_that_could_be_one(rows: list[tuple[bytes, str, str]]) -> None:
     shown = MERGING.merged(placed(rows))
-    for first, second in zip(shown, shown[1:], strict=False):
+    for first, second in pairwise(shown):
         same = (first.type, first.key) == (second.type, second.key)
         assert not (same and first.type == "t" and not second.payload.startswith(b"!"))
 
@@ -101,6 +102,13 @@ def test_a_tool_calls_arguments_are_joined_and_two_calls_are_not() -> None:
 
 
 def test_what_is_no_token_event_is_left_apart() -> None:
-    rows = [b'{"text":"a"}', b'{"text":1}', b"nonsense", b'{"text":"b","more":1}', b'{"text":"c"}', b'{"text":"\xff"}']
+    rows = [
+        b'{"text":"a"}',
+        b'{"text":1}',
+        b"nonsense",
+        b'{"text":"b","more":1}',
+        b'{"text":"c"}',
+        b'{"text":"\xff"}',
+    ]
     records = [Record(i, payload, "text") for i, payload in enumerate(rows, 1)]
     assert Merges(MERGES).merged(records) == records
