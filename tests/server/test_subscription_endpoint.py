@@ -298,7 +298,7 @@ async def test_a_method_an_address_does_not_have_is_405(world: Subscribing) -> N
 
 async def test_a_server_that_calls_no_webhooks_says_so_and_has_pull_wake() -> None:
     async with subscribing(rules=WebhookRules()) as world:
-        refused(await world.ask("PUT", "s", HOOK), 501, "webhooks-off", "WEBHOOKS_OFF")
+        refused(await world.ask("PUT", "s", HOOK), 403, "webhooks-off", "WEBHOOKS_OFF")
         assert (await world.ask("PUT", "t", PULL)).status == 201
         jwks = await call(world.app, "GET", "/v1/stream/__ds/jwks.json")
         assert json.loads(jwks.body) == {"keys": []}
@@ -311,7 +311,7 @@ async def test_without_the_package_that_signs_there_are_no_webhooks_and_there_is
         __import__("sys").modules, "cryptography.hazmat.primitives.asymmetric.ed25519", None
     )
     async with subscribing() as world:
-        refused(await world.ask("PUT", "s", HOOK), 501, "webhooks-off", "WEBHOOKS_OFF")
+        refused(await world.ask("PUT", "s", HOOK), 403, "webhooks-off", "WEBHOOKS_OFF")
         assert (await world.ask("PUT", "t", PULL)).status == 201
 
 
