@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from penstock.core import errors
+from penstock.core import errors, gateway_errors
 from penstock.core.errors import CallerError, PeerError, PenstockError, WorldError
 from penstock.core.resume import RETRIABLE
 
@@ -18,7 +18,7 @@ SPEC = Path(__file__).parents[2] / "spec" / "errors.toml"
 ROWS: list[dict[str, Any]] = tomllib.loads(SPEC.read_text(encoding="utf-8"))["error"]
 CLASSES: dict[str, type[PenstockError]] = {
     name: value
-    for name, value in vars(errors).items()
+    for name, value in [*vars(errors).items(), *vars(gateway_errors).items()]
     if isinstance(value, type) and issubclass(value, PenstockError)
 }
 FORKS = (CallerError, PeerError, WorldError)

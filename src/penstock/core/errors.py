@@ -9,6 +9,8 @@
     │   ├── RecordFieldMalformed   a type or key with forbidden characters
     │   ├── RecordTooLarge         a record above the stream's limit
     │   ├── BodyMalformed          a request body that is not what its type says
+    │   ├── RequestMalformed       a request to a model that is none in its dialect
+    │   ├── RequestInexpressible   a request that the upstream's dialect has no words for
     │   ├── ContentTypeConflict    an append of another content type than the stream's
     │   ├── StreamNotFound         no stream of that name
     │   ├── StreamExists           a running stream of that name, and the caller did not say `join`
@@ -30,6 +32,11 @@
     │   ├── WakeClaimed            a wake that another worker has
     │   ├── NothingPending         a claim where there is no work
     │   ├── AckInvalid             an acknowledgement of what is not there
+    │   ├── ModelUnknown           a model that no upstream here serves
+    │   ├── KeyRefused             an API key that is none of this server's
+    │   ├── PriceUnknown           a model without a price, under a budget of money
+    │   ├── IdempotencyMismatch    another request under a key that was used
+    │   ├── BudgetExhausted        a budget that leaves nothing
     │   ├── RouteNotFound          no such address
     │   ├── MethodNotAllowed       the address has no such method
     │   ├── OriginRefused          an unsafe request from a page of another origin
@@ -53,14 +60,15 @@
         ├── StoreLocked            another process has the store
         ├── StoreDamaged           a store whose file is broken
         ├── StoreFailed            the store could not be written or read
+        ├── UpstreamBusy           an upstream whose slots and queue are full
         ├── Overloaded             more connections than this server takes
         ├── Draining               the server is going away
         └── Unreachable            the server could not be reached, or stopped answering
 
 A leaf carries plain values as attributes and builds its own sentence: lower case, values quoted,
 ending with what to do. Codes are listed in `spec/errors.toml`, never change and are never reused;
-a test compares that file with these classes. Errors sit below everything, so they never carry
-domain objects.
+a test compares that file with these classes. Those of the gateway are in `gateway_errors.py`.
+Errors sit below everything, so they never carry domain objects.
 """
 
 from __future__ import annotations
@@ -154,6 +162,26 @@ class BodyMalformed(CallerError):
     def __init__(self, reason: str) -> None:
         super().__init__(f"the body {reason}")
         self.reason = reason
+
+
+class RequestMalformed(CallerError):
+    code, status = "request-malformed", 400
+
+    def __init__(self, field: str, reason: str) -> None:
+        place = field[:200] or "body"  # "" is the whole
+        super().__init__(f"the request's {place!r} {reason[:300]}")
+        self.field, self.reason = field, reason
+
+
+class RequestInexpressible(CallerError):
+    code, status = "request-inexpressible", 400
+
+    def __init__(self, field: str, dialect: str) -> None:
+        super().__init__(
+            f"{field[:200]!r} cannot be said to an upstream that speaks {dialect[:64]!r}; "
+            "leave it out"
+        )
+        self.field, self.dialect = field, dialect
 
 
 class ContentTypeConflict(CallerError):
