@@ -205,6 +205,26 @@ KEEP_ALIVE_S: Final = 75
 """Time an idle connection is kept for its next request: longer than proxies and publishers keep
 theirs (60 s), so that it is they who close it, never we under a request on its way."""
 
+# --- requests to models -------------------------------------------------------------------------
+
+MAX_REQUEST_BYTES: Final = 32 * 1024 * 1024
+"""Largest body that asks a model: what Anthropic takes, with pictures inside as base64. OpenAI and
+Gemini take 20 MB and more."""
+
+MAX_REQUEST_DEPTH: Final = 96
+"""Deepest nesting of one: the schema of a tool, itself inside five, has room; what recurses over it
+does too."""
+
+MAX_REQUEST_ITEMS: Final = 20_000
+"""Most messages, tools, or parts of one message. Anthropic takes 100,000 messages, but no
+conversation has as many."""
+
+MAX_MODEL_CHARACTERS: Final = 512
+"""Longest name of a model: Bedrock's ARNs may have 2,048 and have about 150."""
+
+MAX_DIALECT_HEADER_CHARACTERS: Final = 1_024
+"""Longest header that belongs to a client's dialect: a list of thirty betas fits."""
+
 # --- upstreams ----------------------------------------------------------------------------------
 
 UPSTREAM_CONNECT_S: Final = 10.0
@@ -215,6 +235,89 @@ FIRST_TOKEN_S: Final = 180.0
 
 BETWEEN_TOKENS_S: Final = 60.0
 """Silence in the middle of an answer after which it is taken for dead."""
+
+UPSTREAM_RETRY_BASE_S: Final = 0.25
+"""First ceiling of the time before another try, drawn from nothing to it; then it doubles."""
+
+UPSTREAM_RETRY_CAP_S: Final = 4.0
+"""Highest ceiling of that time: somebody waits for the first word."""
+
+RETRY_AFTER_MAX_S: Final = 10.0
+"""Longest `Retry-After` of a provider that is waited out. One that asks for more is left, and its
+wish handed on: the caller can wait as well as we can."""
+
+UPSTREAM_KEEP_ALIVE_S: Final = 30.0
+"""Time an idle connection to a provider is kept for the next request. The large ones close theirs
+after 60 s and more; below that, we are the ones who do."""
+
+UPSTREAM_DNS_S: Final = 30.0
+"""Time the address of a provider's name is kept: the usual TTL of cloud load balancers is 60 s."""
+
+UPSTREAM_BUFFER_BYTES: Final = 64 * 1024
+"""What is read of an answer ahead of its reader; at twice this much the provider's connection is
+paused."""
+
+UPSTREAM_LINGER_S: Final = 1.0
+"""Time the body of a finished answer gets to end, so that its connection can be used again."""
+
+ERROR_BODY_BYTES: Final = 16 * 1024
+"""What is read of a provider's error: its sentence is near the front."""
+
+ERROR_BODY_S: Final = 5.0
+"""Time in which that must have come: the status says enough without it."""
+
+MAX_SILENT_EVENTS: Final = 1_024
+"""Token events of an answer that are held back before any content; then they are shown."""
+
+MAX_ANSWER_BYTES: Final = 32 * 1024 * 1024
+"""Largest answer a gateway relays, as its records: a million tokens of text are 30 MB. Its stream
+keeps all of it, since a dialect can only be written from an answer's beginning."""
+
+MAX_ANSWER_RECORDS: Final = 2_000_000
+"""Most records of an answer's stream: one for each of the smallest events that are so many bytes."""
+
+UNREAD_S: Final = 60.0
+"""How long an answer goes on that nobody reads: a page that is reloaded, a phone in a tunnel."""
+
+HEAD_WAIT_S: Final = 10.0
+"""How long an answer's first word is awaited before the response head goes out, so that what goes
+wrong before it has a status of its own. Below the 15 s after which a heartbeat is due."""
+
+WHOLE_ANSWER_S: Final = 3_600.0
+"""Longest time a provider may take for an answer: the 128,000 tokens that the largest models write
+are 43 minutes at 50 a second."""
+
+UPSTREAM_RETRIES: Final = 2
+"""Further tries of an upstream that failed before its first word; what the SDKs of OpenAI and
+Anthropic do by default."""
+
+UPSTREAM_CONCURRENT: Final = 256
+"""Answers that one upstream gives at once. More wait for a slot, in order."""
+
+UPSTREAM_WAITING: Final = 1_024
+"""Answers that may wait for a slot of one upstream; more are refused at once."""
+
+UPSTREAM_WAIT_S: Final = 30.0
+"""Longest time an answer waits for a slot."""
+
+# --- budgets ------------------------------------------------------------------------------------
+
+RESERVE_OUTPUT_TOKENS: Final = 2_048
+"""What an answer holds of its budgets when its caller names no maximum, and takes more of while it
+runs: three pages of text."""
+
+TOLD_OUTPUT_TOKENS: Final = 4_096
+"""Largest maximum a provider is told that its caller did not ask for. Providers refuse one above
+their model's own, and 4,096 is the least of those in use (GPT-4 Turbo, Claude 3)."""
+
+USAGE_RECORDS: Final = 100_000
+"""Usage records kept, about 500 bytes each: a day at one answer a second."""
+
+USAGE_BYTES: Final = 64 * 1024 * 1024
+"""And their bytes, at most."""
+
+USAGE_WAITING: Final = 10_000
+"""Usage records that wait for a store that fails. Of more the oldest are in the log alone."""
 
 # --- going away ---------------------------------------------------------------------------------
 
