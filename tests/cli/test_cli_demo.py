@@ -193,12 +193,14 @@ def test_cancel_stops_the_upstream(tmp_path: Path, knobs: tuple[str, ...], seen:
 
 
 def test_an_upstream_that_refuses_makes_a_failed_answer(tmp_path: Path) -> None:
-    """And `tail` says so with its status."""
+    """And `tail` says so with its status, after the failure that says why."""
     with demo(tmp_path, *AT_ONCE, "--model", "recorded:999999") as one:
         address = one.command.address + one.start()
         done = run("tail", address, folder=tmp_path)
     assert (done.status, done.err) == (1, "-- end: failed\n")
-    assert done.out == '{"text":"Why a log?"}\n'
+    prompt, failure = done.out.splitlines()
+    assert prompt == '{"text":"Why a log?"}'
+    assert json.loads(failure)["status"] == 400
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

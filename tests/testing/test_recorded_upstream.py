@@ -11,8 +11,10 @@ import pytest
 
 from penstock.llm import openai_chat
 from penstock.llm.events import Failure, Text, TokenEvent
-from penstock.testing.recordings import built_in, load
-from penstock.testing.upstream import Knobs, RecordedUpstream, choose
+from penstock.testing.asked import Asked
+from penstock.testing.recordings import Recording, built_in, load
+from penstock.testing.speech.dialects import find_speaker
+from penstock.testing.upstream import Knobs, RecordedUpstream
 
 CHAT = "/v1/chat/completions"
 
@@ -66,13 +68,18 @@ async def test_a_real_recording_is_chosen_by_index_and_by_digest(
         assert got == (200, found[3].body, True)
 
 
+def choose(dialect: str, body: dict) -> Recording:
+    """The answer on a machine without recordings."""
+    return Asked.read(body).choose(find_speaker(dialect), lambda file: (), Knobs())
+
+
 def test_the_same_question_gets_the_same_answer_and_a_voice_takes_its_next_turn() -> None:
     body = {"model": "any", "messages": [{"role": "user", "content": "Why?"}]}
-    assert choose("openai-chat", body, ()) == choose("openai-chat", body, ())
+    assert choose("openai-chat", body) == choose("openai-chat", body)
     spoken = [{"role": "assistant", "content": "x"}, {"role": "user", "content": "y"}]
-    second = choose("openai-chat", {"model": "built-in:aggressor", "messages": spoken}, ())
+    second = choose("openai-chat", {"model": "built-in:aggressor", "messages": spoken})
     assert second.body == built_in("aggressor").recording("openai-chat", 1).body
-    named = choose("openai-chat", {"model": "built-in:aggressor:3", "messages": spoken}, ())
+    named = choose("openai-chat", {"model": "built-in:aggressor:3", "messages": spoken})
     assert named.body == built_in("aggressor").recording("openai-chat", 3).body
 
 
@@ -131,6 +138,9 @@ async def test_an_error_comes_before_or_in_the_stream(upstream: RecordedUpstream
         {"penstock": {"burst": -1}},
         {"penstock": {"cut": "gently"}},
         {"penstock": {"tokens_per_s": "nan"}},
+        {"penstock": {"error": "politely"}},
+        {"model": "built-in:chat?nonsense=1"},
+        {"model": "built-in:chat?burst"},
     ],
 )
 async def test_a_request_that_asks_for_nonsense_is_told_so(

@@ -1,8 +1,8 @@
 """Provider streams to play back: real ones where this machine has them, and our own everywhere.
 
-Real streams are files beside the checkout, never part of it. Our own are plain text, a file a voice
-under `streams/`, written out in a dialect on the fly: words and parts of words, one event each, as
-a provider sends them. Only bytes are made here; time, errors and cuts are `upstream.py`'s.
+Real streams are files beside the checkout, never part of it. Our own are what a voice says
+(`voices.py`), written out in a dialect on the fly (`speech/`): words and parts of words, one event
+each, as a provider sends them. Only bytes are made here; time, errors and cuts are `upstream.py`'s.
 """
 
 from __future__ import annotations
@@ -11,30 +11,38 @@ import base64
 import gzip
 import hashlib
 import os
-import re
-from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Final
 
 from penstock.llm import anthropic, openai_chat
-from penstock.llm.events import Json, as_count, as_json_text, as_text, parse_object
+from penstock.llm.events import as_count, as_text, parse_object
+from penstock.testing.speech.dialects import SPEAKERS, find_speaker
+from penstock.testing.speech.framing import split_events
+from penstock.testing.speech.said import Answer, say, tokens
+from penstock.testing.speech.speaker import Speaker
+from penstock.testing.voices import SPECIAL_VOICES, VOICES, answers_of
+
+__all__ = [
+    "DIALECTS",
+    "SPECIAL_VOICES",
+    "SPOKEN",
+    "VOICES",
+    "Recording",
+    "Voice",
+    "built_in",
+    "find_directory",
+    "load",
+    "render",
+    "split_events",
+    "tokens",
+]
+
+SPOKEN: Final = tuple(SPEAKERS)
+"""Every dialect that our own streams are written in."""
 
 DIALECTS: Final = (openai_chat.DIALECT, anthropic.DIALECT)
-
-VOICES: Final = ("aggressor", "brook", "chat", "defender", "granite", "magpie", "moderator")
-"""Our own streams: `chat` is one long answer; `aggressor`, `defender` and `moderator` hold a debate
-in turns; `brook`, `granite` and `magpie` answer one question in three characters."""
-
-# The line between two turns of a voice.
-_TURN: Final = "----\n"
-
-# A piece is up to six letters with the space before them, a run of white space, or one other
-# character: about what tokenizers make of prose. Every character belongs to exactly one piece.
-_PIECE: Final = re.compile(r" ?\w{1,6}|\s+|[^\w\s]")
-
-_EVENT_END: Final = re.compile(rb"\n\n|\r\n\r\n|\r\r")
+"""The two of them that clients know without a gateway between: demos are held in these."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,20 +104,36 @@ class Voice:
     """One of our own streams: a speaker and what it says, turn by turn."""
 
     name: str
-    turns: tuple[str, ...]
+    answers: tuple[Answer, ...]
 
-    def recording(self, dialect: str, turn: int = 0) -> Recording:
-        """What a provider of this dialect would have sent. Turns past the last begin again."""
+    @property
+    def turns(self) -> tuple[str, ...]:
+        """The texts alone."""
+        return tuple(answer.text for answer in self.answers)
+
+    def recording(self, dialect: str, turn: int = 0, *, limit: int | None = None) -> Recording:
+        """What a provider of this dialect would have sent. Turns past the last begin again.
+
+        `limit` cuts it after so many tokens, as the provider does that was given a maximum.
+
+        Raises:
+            LookupError: the dialect is not one of `SPOKEN`.
+        """
+        return self.spoken(find_speaker(dialect), turn, limit=limit)
+
+    def spoken(self, speaker: Speaker, turn: int, *, limit: int | None = None) -> Recording:
+        """The same, for one who knows the dialect already."""
         model = f"built-in:{self.name}"
-        body = b"".join(render(dialect, self.turns[turn % len(self.turns)], model=model))
+        said = say(self.answers[turn % len(self.answers)], model=model, limit=limit)
+        body = b"".join(speaker.speak(said))
         return Recording(
             sha256=hashlib.sha256(body).hexdigest(),
-            dialect=dialect,
+            dialect=speaker.dialect,
             host="127.0.0.1",
-            endpoint="/v1/messages" if dialect == anthropic.DIALECT else "/v1/chat/completions",
+            endpoint=speaker.endpoint.replace("{model}", model),
             model=model,
             status=200,
-            content_type="text/event-stream",
+            content_type=speaker.framing.media_type,
             body=body,
         )
 
@@ -120,96 +144,14 @@ def built_in(name: str) -> Voice:
     Raises:
         LookupError: there is no such voice; the message names those there are.
     """
-    if name not in VOICES:
-        raise LookupError(f"no built-in stream {name[:64]!r}; there are {', '.join(VOICES)}")
-    file = resources.files("penstock.testing") / "streams" / f"{name}.txt"
-    # A checkout may have CRLF; what is sent, and its digest, is the same everywhere.
-    text = file.read_bytes().decode().replace("\r\n", "\n")
-    return Voice(name=name, turns=tuple(turn.rstrip("\n") for turn in text.split(_TURN)))
-
-
-def tokens(text: str) -> list[str]:
-    """`text` in pieces of about a token each; together they are the text."""
-    return _PIECE.findall(text)
-
-
-def split_events(body: bytes) -> tuple[bytes, ...]:
-    """An SSE body, event by event, comments included. Together they are the body."""
-    ends = [match.end() for match in _EVENT_END.finditer(body)]
-    if not ends or ends[-1] < len(body):
-        ends.append(len(body))
-    return tuple(body[start:end] for start, end in zip([0, *ends], ends, strict=False) if end)
+    return Voice(name=name, answers=answers_of(name))
 
 
 def render(dialect: str, text: str, *, model: str, input_tokens: int = 24) -> tuple[bytes, ...]:
     """`text` as a provider of this dialect streams it, usage at the end: one item an event.
 
     Raises:
-        LookupError: the dialect is not one of `DIALECTS`.
+        LookupError: the dialect is not one of `SPOKEN`.
     """
-    digest = hashlib.sha256(text.encode()).hexdigest()[:24]
-    pieces = tokens(text)
-    if dialect == openai_chat.DIALECT:
-        return tuple(_openai_chat(pieces, f"chatcmpl-{digest}", model, input_tokens))
-    if dialect == anthropic.DIALECT:
-        return tuple(_anthropic(pieces, f"msg_{digest}", model, input_tokens))
-    raise LookupError(f"no dialect {dialect[:64]!r} to write; there are {', '.join(DIALECTS)}")
-
-
-def _openai_chat(pieces: list[str], id: str, model: str, input_tokens: int) -> Iterator[bytes]:
-    head: dict[str, Json] = {"id": id, "object": "chat.completion.chunk", "model": model}
-
-    def chunk(delta: dict[str, Json], finish: str | None = None) -> bytes:
-        choice: Json = {"index": 0, "delta": delta, "finish_reason": finish}
-        return _data({**head, "choices": [choice]})
-
-    yield chunk({"role": "assistant", "content": ""})
-    for piece in pieces:
-        yield chunk({"content": piece})
-    yield chunk({}, "stop")
-    usage: dict[str, Json] = {
-        "prompt_tokens": input_tokens,
-        "completion_tokens": len(pieces),
-        "total_tokens": input_tokens + len(pieces),
-    }
-    yield _data({**head, "choices": [], "usage": usage})
-    yield b"data: [DONE]\n\n"
-
-
-def _anthropic(pieces: list[str], id: str, model: str, input_tokens: int) -> Iterator[bytes]:
-    message: dict[str, Json] = {
-        "id": id,
-        "type": "message",
-        "role": "assistant",
-        "model": model,
-        "content": [],
-        "stop_reason": None,
-        "usage": {"input_tokens": input_tokens, "output_tokens": 1},
-    }
-    yield _named("message_start", {"message": message})
-    block: Json = {"type": "text", "text": ""}
-    yield _named("content_block_start", {"index": 0, "content_block": block})
-    yield _named("ping", {})
-    for piece in pieces:
-        delta: Json = {"type": "text_delta", "text": piece}
-        yield _named("content_block_delta", {"index": 0, "delta": delta})
-    yield _named("content_block_stop", {"index": 0})
-    end: Json = {"stop_reason": "end_turn", "stop_sequence": None}
-    yield _named("message_delta", {"delta": end, "usage": {"output_tokens": len(pieces)}})
-    yield _named("message_stop", {})
-
-
-def render_error(dialect: str, message: str, kind: str) -> bytes:
-    """An error in the middle of a stream, as a provider of this dialect sends it."""
-    error: dict[str, Json] = {"type": kind, "message": message}
-    if dialect == anthropic.DIALECT:
-        return _named("error", {"error": error})
-    return _data({"error": error})
-
-
-def _named(type: str, fields: dict[str, Json]) -> bytes:
-    return f"event: {type}\n".encode() + _data({"type": type, **fields})
-
-
-def _data(payload: dict[str, Json]) -> bytes:
-    return f"data: {as_json_text(payload)}\n\n".encode()
+    said = say(Answer(text=text), model=model, input_tokens=input_tokens)
+    return tuple(find_speaker(dialect).speak(said))

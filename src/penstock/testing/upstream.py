@@ -1,8 +1,11 @@
 """A server that answers as a model provider does, and misbehaves on request.
 
-`POST /v1/chat/completions` and `POST /v1/messages` stream an answer in the dialect of the address,
-from a real recording where this machine has them and from our own text otherwise. `Knobs` say how
-it comes: pace, bursts, stalls, cuts, errors, bytes split anywhere. It writes down when each request
+It speaks every dialect that `penstock.llm.ask` writes, at the address that the provider has it at,
+whatever stands before that: `POST …/chat/completions`, `…/responses`, `…/completions`, `…/messages`
+(Anthropic), `…/{model}:streamGenerateContent` (Gemini), `…/model/{model}/converse-stream`
+(Bedrock), `…/api/chat` and `…/api/generate` (Ollama), `…/v2/chat` (Cohere). It always streams, from
+a real recording where this machine has them and from our own text otherwise. `Knobs` say how it
+comes: pace, bursts, stalls, cuts, errors, bytes split anywhere. It writes down when each request
 began, when its first byte left, when it finished, and **the moment its client went away**, which is
 how a test sees that a cancelled answer really stopped costing money. It never calls anybody.
 
@@ -12,7 +15,10 @@ its first line and then, without `--log`, one JSON line for each entry of the lo
 
 Which answer: model `recorded:<index or start of its sha256>` is that recording, `built-in:<voice>`
 or `built-in:<voice>:<turn>` one of our own (without a turn, the conversation's own count of answers
-so far), and any other model one chosen by the last user message, always the same for the same.
+so far), and any other model one chosen by the last user message, always the same for the same. Our
+own end at the request's maximum of output tokens, and say so in the dialect's words. Before the
+name can stand whose it is, `any/built-in:chat`, and behind it knobs, as in a query:
+`built-in:chat?tokens_per_s=200&cut_after=9`.
 """
 
 from __future__ import annotations
@@ -20,100 +26,45 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import hashlib
+import functools
 import json
 import random
 import signal
 import sys
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, fields
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Literal, Self
+from typing import Final, Self
 
 from aiohttp import web
 
-from penstock.llm import anthropic, openai_chat
-from penstock.llm.events import Json, as_json_text, as_list, as_object, as_text, parse_object
-from penstock.testing.recordings import (
-    VOICES,
-    Recording,
-    built_in,
-    load,
-    render_error,
-    split_events,
-)
+from penstock.llm.events import Json, as_json_text, parse_object
+from penstock.testing.asked import Asked, find_endpoint
+from penstock.testing.knobs import HEADER, Knobs, read_query
+from penstock.testing.recordings import Recording, load
+from penstock.testing.speech.speaker import Speaker
 
-_ROUTES: Final = {
-    "/v1/chat/completions": openai_chat.DIALECT,
-    "/v1/messages": anthropic.DIALECT,
-}
+__all__ = ["MAX_LOG_ENTRIES", "Knobs", "RecordedUpstream", "main"]
 
 # Enough for every test, and a bound where somebody leaves the demo running for a week.
 MAX_LOG_ENTRIES: Final = 10_000
 
+_MAX_BODY_BYTES: Final = 64 * 1024 * 1024
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Knobs:
-    """How an answer comes. A request names them in its JSON body's `penstock`, or in its query.
+# Where providers want their key.
+_KEY_HEADERS: Final = frozenset({"authorization", "x-api-key", "api-key", "x-goog-api-key"})
 
-    Events are counted as they go over the wire, from 1, whatever they hold.
+# What providers have in the query themselves.
+_THEIRS: Final = frozenset({"alt", "key", "api-version", "beta"})
 
-    Attributes:
-        tokens_per_s: events a second; 0 is as fast as the connection takes them.
-        burst: events that leave together; the pace stays.
-        first_token_s: seconds before the response head and the first event.
-        stall_after, stall_s: after so many events, a pause of so many seconds.
-        cut_after, cut: after so many events the body ends, "broken" (the connection closes without
-            the last chunk) or "clean" (it looks like an end).
-        status: this error status instead of a stream.
-        error_after: after so many events, an error in the dialect's own form, and the end.
-        split_seed: writes are cut at random bytes, the same for the same seed.
-    """
+# What a proxy in front of a provider says when the provider is down.
+_PAGE: Final = "<html><head><title>Bad gateway</title></head><body>nginx</body></html>\n"
 
-    tokens_per_s: float = 40.0
-    burst: int = 1
-    first_token_s: float = 0.0
-    stall_after: int | None = None
-    stall_s: float = 0.0
-    cut_after: int | None = None
-    cut: Literal["broken", "clean"] = "broken"
-    status: int | None = None
-    error_after: int | None = None
-    split_seed: int | None = None
-
-    @classmethod
-    def read(cls, values: dict[str, Json]) -> Self:
-        """The knobs named in `values`, numbers also as text.
-
-        Raises:
-            ValueError: there is no such knob, or its value is not one.
-        """
-        known = {field.name: str(field.type) for field in fields(cls)}
-        read: dict[str, float | int | str] = {}
-        for name, value in values.items():
-            kind = known.get(name)
-            if kind is None:
-                raise ValueError(f"no knob {name[:64]!r}; there are {', '.join(known)}")
-            read[name] = _read_knob(name, kind, value)
-        return cls(**read)  # pyright: ignore[reportArgumentType]  # each checked above
-
-
-def _read_knob(name: str, kind: str, value: Json) -> float | int | str:
-    if name == "cut":
-        if value not in ("broken", "clean"):
-            raise ValueError("knob 'cut' is 'broken' or 'clean'")
-        return str(value)
-    try:
-        number = float(str(value)) if kind == "float" else int(str(value))
-    except ValueError:
-        number = -1
-    lowest, highest = (400, 599) if name == "status" else (0, 1e9)
-    if not lowest <= number <= highest:
-        raise ValueError(f"knob {name!r} needs a number from {lowest} to {highest:g}")
-    return number
+# No dialect, no UTF-8, and no message of any framing.
+_GARBAGE: Final = b"\xff\xfe\x00garbage: {]\r\n\r\ndata: {]\n\n\x80"
+_FILLING: Final = b"x" * 65536
 
 
 class RecordedUpstream:
@@ -122,8 +73,10 @@ class RecordedUpstream:
     Attributes:
         log: what happened, oldest first: dicts with `event` ("start", "first-byte", "finished",
             "refused", "gone"), `request` (from 1), `monotonic_s`, `wall_s`, `path`, `model`,
-            `events_sent`, `events` (the answer's whole number) and `bytes_sent`. "finished" is the
-            whole answer or the cut or error that was asked for; "gone" is a client that left first.
+            `events_sent`, `events` (the answer's whole number), `bytes_sent`, and of the request
+            `dialect`, `headers` (their names), `has_key`, `body_bytes` and `max_output_tokens`.
+            "finished" is the whole answer or the cut or error that was asked for; "gone" is a
+            client that left first.
     """
 
     def __init__(self, *, port: int = 0, on_entry: Callable[[str], None] | None = None) -> None:
@@ -132,7 +85,9 @@ class RecordedUpstream:
         self._on_entry = on_entry
         self._requests = 0
         self._news = asyncio.Event()
-        self._recordings = {dialect: load(dialect) for dialect in _ROUTES.values()}
+        self._load = functools.cache(load)
+        # By model name, the requests of which only the first were to go wrong.
+        self._asked: Counter[str] = Counter()
         self._runner: web.AppRunner | None = None
         self._is_closing = False
 
@@ -142,9 +97,8 @@ class RecordedUpstream:
         return f"http://127.0.0.1:{self.port}"
 
     async def __aenter__(self) -> Self:
-        app = web.Application(client_max_size=16 * 1024 * 1024)
-        for path in _ROUTES:
-            app.router.add_post(path, self._answer)
+        app = web.Application(client_max_size=_MAX_BODY_BYTES)
+        app.router.add_post("/{path:.*}", self._answer)
         # With handler_cancellation the loss of the connection reaches an answer wherever it waits.
         self._runner = web.AppRunner(
             app, handler_cancellation=True, access_log=None, shutdown_timeout=1.0
@@ -174,20 +128,37 @@ class RecordedUpstream:
             await self._news.wait()
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
+        found = find_endpoint(request.path)
+        if found is None:
+            raise web.HTTPNotFound(text=f"no dialect is spoken at {request.path[:200]!r}")
+        speaker, model = found
         self._requests += 1
-        dialect = _ROUTES[request.path]
-        body = parse_object(await request.text()) or {}
-        visit = _Visit(self._say, self._requests, request.path, as_text(body.get("model")))
+        data = await request.read()
+        about = _about(request, speaker, len(data))
+        visit = _Visit(self._say, speaker, {"request": self._requests, **about})
         try:
-            query: dict[str, Json] = {**request.query}
-            knobs = Knobs.read({**as_object(body.get("penstock")), **query})
-            recording = choose(dialect, body, self._recordings[dialect])
+            asked = Asked.read(_parse(data), model)
+            visit.about |= {"model": asked.model, "max_output_tokens": asked.max_output_tokens}
+            header = read_query(request.headers.get(HEADER, ""))
+            knobs = Knobs.read({**asked.values, **header, **_own_query(request)})
+            recording = asked.choose(speaker, self._load, knobs)
         except (ValueError, LookupError) as error:
-            return visit.refuse(dialect, 400, str(error))
+            return visit.refuse(400, str(error))
+        knobs = self._count(asked.model, knobs)
         if knobs.status is not None:
             visit.say("start")
-            return visit.refuse(dialect, knobs.status, f"asked to answer {knobs.status}")
+            return visit.refuse(knobs.status, f"asked to answer {knobs.status}", knobs)
         return await visit.serve(request, recording, knobs)
+
+    def _count(self, model: str, knobs: Knobs) -> Knobs:
+        """The knobs of this request, where only some are to fail."""
+        if knobs.fail_times is None:
+            return knobs
+        if len(self._asked) >= MAX_LOG_ENTRIES:
+            self._asked.clear()
+        changed = knobs.after(self._asked[model])
+        self._asked[model] += 1
+        return changed
 
     def _say(self, entry: dict[str, Json]) -> None:
         if self._is_closing and entry["event"] == "gone":
@@ -199,80 +170,78 @@ class RecordedUpstream:
         self._news = asyncio.Event()
 
 
-def choose(dialect: str, body: dict[str, Json], recordings: tuple[Recording, ...]) -> Recording:
-    """The answer that a request gets; the rules are at the top of this file.
-
-    Raises:
-        LookupError: the model names a recording or voice that is not there.
-    """
-    kind, _, name = as_text(body.get("model")).partition(":")
-    messages = [as_object(message) for message in as_list(body.get("messages"))]
-    if kind == "built-in":
-        voice, _, turn = name.partition(":")
-        so_far = sum(message.get("role") == "assistant" for message in messages)
-        return built_in(voice).recording(dialect, int(turn) if turn.isdecimal() else so_far)
-    if kind == "recorded":
-        index = int(name) if name.isdecimal() and len(name) < 6 else len(recordings)
-        matches = [r for i, r in enumerate(recordings) if i == index or _begins(r.sha256, name)]
-        if not matches:
-            raise LookupError(f"no recording {name[:64]!r} of {dialect!r} on this machine")
-        return matches[0]
-    asked = [message.get("content") for message in messages if message.get("role") == "user"]
-    digest = hashlib.sha256(as_json_text(asked[-1] if asked else None).encode()).digest()
-    number = int.from_bytes(digest[:8])
-    if recordings:
-        return recordings[number % len(recordings)]
-    return built_in(VOICES[number % len(VOICES)]).recording(dialect)
+def _parse(data: bytes) -> dict[str, Json]:
+    body = parse_object(data.decode("utf-8", "replace"))
+    if body is None:
+        raise ValueError("the body is not a JSON object")
+    return body
 
 
-def _begins(sha256: str, name: str) -> bool:
-    return len(name) >= 6 and sha256.startswith(name)
+def _about(request: web.Request, speaker: Speaker, size: int) -> dict[str, Json]:
+    """What is written down of a request: never what a header or the body says."""
+    names = sorted({name.lower() for name in request.headers})
+    return {
+        "path": request.path,
+        "dialect": speaker.dialect,
+        "model": "",
+        "max_output_tokens": None,
+        "headers": list[Json](names),
+        "has_key": not _KEY_HEADERS.isdisjoint(names),
+        "body_bytes": size,
+    }
+
+
+def _own_query(request: web.Request) -> dict[str, Json]:
+    """The knobs in the request's query, beside what providers have there themselves."""
+    return {name: value for name, value in request.query.items() if name not in _THEIRS}
 
 
 class _Visit:
     """One request: how far its answer got, and what is written down of it."""
 
     def __init__(
-        self, say: Callable[[dict[str, Json]], None], number: int, path: str, model: str
+        self, say: Callable[[dict[str, Json]], None], speaker: Speaker, about: dict[str, Json]
     ) -> None:
-        self._say, self._number, self._path, self._model = say, number, path, model
+        self.about = about
+        self._say, self._speaker = say, speaker
         self._events = self._events_sent = self._bytes_sent = 0
 
     def say(self, event: str) -> None:
         self._say(
             {
                 "event": event,
-                "request": self._number,
                 "monotonic_s": time.monotonic(),
                 "wall_s": time.time(),
-                "path": self._path,
-                "model": self._model,
                 "events_sent": self._events_sent,
                 "events": self._events,
                 "bytes_sent": self._bytes_sent,
+                **self.about,
             }
         )
 
-    def refuse(self, dialect: str, status: int, message: str) -> web.Response:
+    def refuse(self, status: int, message: str, knobs: Knobs | None = None) -> web.Response:
         """An error before any stream, in the dialect's form."""
         self.say("refused")
-        error: dict[str, Json] = {"type": "api_error", "message": message}
-        outer: dict[str, Json] = {"type": "error"} if dialect == anthropic.DIALECT else {}
-        return web.json_response({**outer, "error": error}, status=status, dumps=json.dumps)
+        wait_s = knobs.retry_after_s if knobs else None
+        headers = {} if wait_s is None else {"Retry-After": str(wait_s)}
+        if knobs is not None and knobs.error == "garbage":
+            return web.Response(
+                status=status, text=_PAGE, content_type="text/html", headers=headers
+            )
+        refusal = self._speaker.refuse(status, message)
+        headers |= refusal.headers
+        return web.json_response(refusal.body, status=status, headers=headers, dumps=json.dumps)
 
     async def serve(
         self, request: web.Request, recording: Recording, knobs: Knobs
     ) -> web.StreamResponse:
         """Streams the recording. Cancelled (the client left), it says so and how far it was."""
-        events = split_events(recording.body)
+        events = self._speaker.framing.split(recording.body)
         self._events = len(events)
         self.say("start")
         try:
-            await asyncio.sleep(knobs.first_token_s)
-            response = web.StreamResponse(status=recording.status)
-            response.headers["Content-Type"] = recording.content_type
-            await response.prepare(request)
-            await self._stream(response, recording.dialect, events, knobs)
+            response = await self._open(request, recording, knobs)
+            await self._stream(response, events, knobs)
         except (asyncio.CancelledError, ConnectionError):
             if request.transport is None or request.transport.is_closing():
                 self.say("gone")
@@ -283,12 +252,21 @@ class _Visit:
             request.transport.close()
         return response
 
+    async def _open(
+        self, request: web.Request, recording: Recording, knobs: Knobs
+    ) -> web.StreamResponse:
+        response = web.StreamResponse(status=recording.status)
+        response.headers["Content-Type"] = recording.content_type
+        if knobs.early_head:
+            await response.prepare(request)
+            await asyncio.sleep(knobs.first_token_s)
+        else:
+            await asyncio.sleep(knobs.first_token_s)
+            await response.prepare(request)
+        return response
+
     async def _stream(
-        self,
-        response: web.StreamResponse,
-        dialect: str,
-        events: tuple[bytes, ...],
-        knobs: Knobs,
+        self, response: web.StreamResponse, events: tuple[bytes, ...], knobs: Knobs
     ) -> None:
         limit = len(events) if knobs.cut_after is None else min(knobs.cut_after, len(events))
         if knobs.error_after is not None:
@@ -300,9 +278,19 @@ class _Visit:
             self._events_sent += len(batch)
         rest = splitter.rest()
         if knobs.error_after is not None:
-            rest += render_error(dialect, "asked to fail here", "overloaded_error")
+            rest += self._error(knobs)
         if rest:
             await self._write(response, rest)
+        while knobs.error_after is not None and knobs.error == "endless":
+            await self._write(response, _FILLING)
+
+    def _error(self, knobs: Knobs) -> bytes:
+        """What goes wrong under way."""
+        if knobs.error == "garbage":
+            return _GARBAGE
+        if knobs.error == "endless":
+            return self._speaker.framing.opening
+        return self._speaker.fail("asked to fail here", self._events_sent)
 
     async def _write(self, response: web.StreamResponse, piece: bytes) -> None:
         await response.write(piece)
