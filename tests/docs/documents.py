@@ -19,19 +19,28 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-FOLDERS = ("docs", "spec", "examples", "bench")
+FOLDERS = ("docs", "spec", "examples")
+FLAT_FOLDERS = ("bench", "bench/results")  # what lies deeper is built, and comes and goes
 BIN = Path(sys.executable).parent
 START_PATIENCE_S = 30.0
 STOP_PATIENCE_S = 10.0
 
+MODELS = ("gpt-4o-mini", "claude-haiku-4-5")
+"""Models that pages ask for."""
+
 PAGES = sorted(
     page
-    for page in [*ROOT.glob("*.md"), *(p for f in FOLDERS for p in (ROOT / f).rglob("*.md"))]
-    if not page.is_relative_to(ROOT / "bench" / "build")
+    for found in (
+        ROOT.glob("*.md"),
+        *((ROOT / folder).rglob("*.md") for folder in FOLDERS),
+        *((ROOT / folder).glob("*.md") for folder in FLAT_FOLDERS),
+    )
+    for page in found
 )
 """Every page in Markdown."""
 
-_ADDRESS = re.compile(r"http://127\.0\.0\.1:\d+")
+_ADDRESS = re.compile(r"(http://127\.0\.0\.1:\d+)")
+_PORT = re.compile(r'"port": (\d+)\}')
 _OWN_VARIABLES = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "OLLAMA_HOST")
 
 
@@ -126,10 +135,15 @@ def uvicorn(module: str, *, fast: bool = True) -> list[str]:
 
 
 @contextmanager
-def serving(command: Sequence[str], folder: Path) -> Generator[str]:
-    """Run a server in `folder` until the block ends; gives the address that it printed."""
-    log = folder / "server.log"
-    with log.open("wb") as output:
+def serving(
+    command: Sequence[str], folder: Path, *, says: re.Pattern[str] = _ADDRESS, log: str = "server"
+) -> Generator[str]:
+    """Run a server in `folder` until the block ends; gives the address that it printed.
+
+    `says` finds that in what it prints, which is kept in the file `log`.
+    """
+    file = folder / f"{log}.log"
+    with file.open("wb") as output:
         process = subprocess.Popen(
             [*command],
             cwd=folder,
@@ -139,7 +153,7 @@ def serving(command: Sequence[str], folder: Path) -> Generator[str]:
             stderr=subprocess.STDOUT,
         )
     try:
-        yield _address(process, log)
+        yield _address(process, file, says)
     finally:
         process.terminate()
         try:
@@ -149,10 +163,29 @@ def serving(command: Sequence[str], folder: Path) -> Generator[str]:
             process.wait()
 
 
-def _address(process: subprocess.Popen[bytes], log: Path) -> str:
+@contextmanager
+def recorded_upstream(folder: Path) -> Generator[str]:
+    """Run a recorded provider in `folder` until the block ends; gives its address. What it was
+    asked is in the folder's `upstream.log`."""
+    command = [sys.executable, "-m", "penstock.testing.upstream", "--port", "0"]
+    with serving(command, folder, says=_PORT, log="upstream") as found:
+        yield f"http://127.0.0.1:{found}"
+
+
+def gateway(upstream: str, *, unread_s: float = 60) -> str:
+    """A `penstock.toml` by which a recorded provider serves every model. The pages' own models
+    answer with one of the provider's texts."""
+    names = ", ".join(f'"{name}" = "built-in:granite?tokens_per_s=400"' for name in MODELS)
+    return (
+        f'[gateway]\nunread_s = {unread_s}\n[upstreams.recorded]\ndialect = "openai-chat"\n'
+        f'base_url = "{upstream}/v1"\nrename = {{ {names} }}\n'
+    )
+
+
+def _address(process: subprocess.Popen[bytes], log: Path, says: re.Pattern[str]) -> str:
     give_up = time.monotonic() + START_PATIENCE_S
     while time.monotonic() < give_up and process.poll() is None:
-        if found := _ADDRESS.search(log.read_text("utf-8", "replace")):
-            return found[0]
+        if found := says.search(log.read_text("utf-8", "replace")):
+            return found[1]
         time.sleep(0.05)  # a process has no other way to say that it is up
     raise AssertionError(f"{process.args} does not start:\n{log.read_text('utf-8', 'replace')}")

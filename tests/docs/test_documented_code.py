@@ -21,10 +21,22 @@ from pathlib import Path
 import pytest
 
 import running_programs
-from docs.documents import PAGES, ROOT, Block, blocks, environment, require, serving, uvicorn
+from docs.documents import (
+    PAGES,
+    ROOT,
+    Block,
+    blocks,
+    environment,
+    gateway,
+    require,
+    serving,
+    uvicorn,
+)
 
 PATIENCE_S = 60
-NODE_PACKAGES = ROOT / "tests" / "interop" / "durable_streams" / "node_modules"
+INTEROP = ROOT / "tests" / "interop"
+NODE_PACKAGES = {ROOT / "docs" / "build" / "vendor-sdks.md": INTEROP / "llm_sdks"}
+"""By page: where the npm packages are that its scripts import, if elsewhere than usual."""
 PYTHON = [block for page in PAGES for block in blocks(page, "python")]
 SCRIPTS = [block for page in PAGES for block in blocks(page, "js")]
 APPLICATIONS = [
@@ -86,7 +98,7 @@ def test_a_program_of_the_documentation_runs(block: Block, server: str, tmp_path
 @pytest.mark.parametrize("block", [b for b in MODULES if b not in HALVES], ids=where)
 def test_a_script_that_imports_a_package_runs(block: Block, server: str, tmp_path: Path) -> None:
     node = running_programs.node()
-    program = module(tmp_path, "program", at(server, block))
+    program = module(tmp_path, "program", at(server, block), block.page)
     done = run_node(node, str(program))
     assert done.returncode == 0, f"{block.where}:\n{done.stderr.decode()}"
 
@@ -95,7 +107,7 @@ def test_a_script_that_imports_a_package_runs(block: Block, server: str, tmp_pat
 def test_a_chat_of_the_documentation_answers(kit: str, server: str, tmp_path: Path) -> None:
     node = running_programs.node()
     application, page = (
-        module(tmp_path, f"half-{number}", at(server, half))
+        module(tmp_path, f"half-{number}", at(server, half), half.page)
         for number, half in enumerate(HALVES)
         if kit in half.text
     )
@@ -109,8 +121,9 @@ def test_a_chat_of_the_documentation_answers(kit: str, server: str, tmp_path: Pa
 @pytest.mark.parametrize("block", APPLICATIONS, ids=where)
 def test_an_application_of_the_documentation_serves_streams(block: Block, tmp_path: Path) -> None:
     (tmp_path / "main.py").write_text(block.text, "utf-8")
+    (tmp_path / "penstock.toml").write_text(gateway("http://127.0.0.1:9"), "utf-8")
     with serving(uvicorn("main"), tmp_path) as address:
-        answers = [get(f"{address}{prefix}/stream/nobody") for prefix in ("/v1", "")]
+        answers = [get(f"{address}{prefix}/stream/nobody") for prefix in ("/v1", "", "/llm/v1")]
     assert any(b'"stream-not-found"' in body for _, body in answers), answers
 
 
@@ -179,10 +192,11 @@ def at(server: str, block: Block) -> str:
     return re.sub(r"http://127\.0\.0\.1:(4437|8000)", server, block.text)
 
 
-def module(folder: Path, name: str, text: str) -> Path:
+def module(folder: Path, name: str, text: str, page: Path | None = None) -> Path:
     """Write a module of JavaScript where it finds the packages that it imports."""
     if not (folder / "node_modules").exists():
-        (folder / "node_modules").symlink_to(NODE_PACKAGES)
+        packages = NODE_PACKAGES.get(page or ROOT, INTEROP / "durable_streams")
+        (folder / "node_modules").symlink_to(packages / "node_modules")
     path = folder / f"{name}.mjs"
     path.write_text(text, "utf-8")
     return path

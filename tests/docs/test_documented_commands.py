@@ -6,8 +6,8 @@ order, in an empty folder; what belongs to a checkout, and what never ends, is n
 is run too: it answers the page's next commands until the page starts another one, or the page shows
 how it refuses to start. A page without one speaks to a server that all pages share.
 
-Epochs, times and reconnection times differ from run to run; they are taken out before outputs are
-compared.
+Epochs, times, reconnection times and the ids of answers differ from run to run; they are taken out
+before outputs are compared.
 """
 
 from __future__ import annotations
@@ -38,6 +38,9 @@ _VARYING = (
     (re.compile(r"^retry: \d+$", re.MULTILINE), "retry: 1"),
     (re.compile(r'"(streamCursor|ts)":"?\d+"?'), r'"\1":1'),
     (re.compile(r"http://127\.0\.0\.1:\d+"), "http://127.0.0.1:1"),
+    (re.compile(r"\b[0-9a-f]{24,32}\b"), "00"),  # ids and fingerprints of answers
+    (re.compile(r'"(created|created_at)":\d+'), r'"\1":1'),
+    (re.compile(r'"model":"[^"]*"'), '"model":"m"'),  # the recorded provider's own names
 )
 RUN_PROGRAMS = ("curl", "sqlite3", "ls")
 RUN_COMMANDS = ("publish", "tail", "backup", "serve", "--version")

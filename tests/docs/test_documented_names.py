@@ -94,13 +94,14 @@ def test_the_values_of_labels_are_those_that_are_exported() -> None:
     hooks = penstock.Hub().hooks
     assert isinstance(hooks, PrometheusHooks)
     text = hooks.text().decode()
-    values: dict[tuple[str, str], list[str]] = {}
+    values: dict[tuple[str, str], dict[str, None]] = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
             for label in sample.labels.keys() - {"le"}:
-                values.setdefault((label, sample.name), []).append(sample.labels[label])
+                values.setdefault((label, sample.name), {})[sample.labels[label]] = None
     rows = table("docs/reference/metrics.md", "Label", "Of", "Values")
-    assert {(label, of): names.split(", ") for label, of, names in rows} == values
+    found = {key: list(ordered) for key, ordered in values.items()}
+    assert {(label, of): names.split(", ") for label, of, names in rows} == found
 
 
 def test_the_buckets_are_documented() -> None:

@@ -7,18 +7,33 @@ import json
 import re
 import subprocess
 import sys
+import time
 import urllib.request
+from collections.abc import Generator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from docs.documents import BIN, ROOT, environment, serving, uvicorn
+from docs.documents import (
+    BIN,
+    ROOT,
+    environment,
+    gateway,
+    recorded_upstream,
+    serving,
+    uvicorn,
+)
 from penstock import connect
 from penstock.client import Event
+from penstock.testing.recordings import built_in
 
 EXAMPLES = ROOT / "examples"
 PATIENCE_S = 60
-TESTED = {"fastapi_chat", "plain_asgi", "publish_and_tail"}
+UNREAD_S = 2.0
+TESTED = {"agent_to_agent", "fastapi_chat", "plain_asgi", "publish_and_tail"}
 
 
 def copied(name: str, folder: Path) -> Path:
@@ -28,9 +43,9 @@ def copied(name: str, folder: Path) -> Path:
     return folder
 
 
-def post(url: str, body: object = None) -> tuple[int, bytes]:
+def post(url: str, body: object = None, more: Mapping[str, str] | None = None) -> tuple[int, bytes]:
     data = b"" if body is None else json.dumps(body).encode()
-    headers = {"Content-Type": "application/json"}
+    headers = {"Content-Type": "application/json", **(more or {})}
     request = urllib.request.Request(url, data=data, headers=headers, method="POST")
     with urllib.request.urlopen(request, timeout=PATIENCE_S) as response:
         return response.status, response.read()
@@ -110,6 +125,103 @@ def test_what_is_published_is_read_to_its_end_and_from_the_middle(tmp_path: Path
             "complete",  # `ended:` is its first word
         ]
         assert run(folder, "tail.py", url, offsets[1]).splitlines() == lines[2:]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Agents:
+    """A gateway whose provider is recorded, and the translator that reads its answers."""
+
+    gateway: str
+    translator: str
+    log: Path
+
+    async def asked(self, model: str) -> tuple[str, int]:
+        """Have an answer begun; gives its id, and which of the provider's requests it is."""
+        number = 1 + max([entry["request"] for entry in self.entries()], default=0)
+        wish = {"Prefer": "respond-async"}
+        question = {"model": model, "messages": [{"role": "user", "content": "Why?"}]}
+        _, body = await asyncio.to_thread(post, f"{self.gateway}/v1/answers", question, wish)
+        return json.loads(body)["id"], number
+
+    async def translating(self, id: str) -> str:
+        """Have an answer translated; gives the address of that."""
+        status, body = await asyncio.to_thread(post, f"{self.translator}/translate/{id}")
+        assert status == 202
+        return self.translator + json.loads(body)["url"]
+
+    def entries(self) -> list[dict[str, Any]]:
+        """What the provider wrote down."""
+        lines = self.log.read_text("utf-8").split("\n")
+        return [json.loads(line) for line in lines[1:-1]]  # its port is first, a line begun last
+
+    async def logged(self, event: str, request: int) -> float:
+        """When the provider saw this of a request, once it has."""
+        async with asyncio.timeout(PATIENCE_S):
+            while True:
+                for entry in self.entries():
+                    if (entry["event"], entry["request"]) == (event, request):
+                        return entry["monotonic_s"]
+                await asyncio.sleep(0.01)
+
+
+@pytest.fixture(scope="module")
+def agents(tmp_path_factory: pytest.TempPathFactory) -> Generator[Agents]:
+    folders = [tmp_path_factory.mktemp(name) for name in ("provider", "gateway", "translator")]
+    with ExitStack() as stack:
+        provider = stack.enter_context(recorded_upstream(folders[0]))
+        (folders[1] / "penstock.toml").write_text(gateway(provider, unread_s=UNREAD_S), "utf-8")
+        serve = [str(BIN / "penstock"), "serve", "--port", "0"]
+        environ = stack.enter_context(pytest.MonkeyPatch.context())
+        address = stack.enter_context(serving(serve, folders[1]))
+        environ.setenv("GATEWAY", address)
+        environ.setenv("MODEL", "built-in:thought?tokens_per_s=40")
+        example = copied("agent_to_agent", folders[2])
+        translator = stack.enter_context(serving(uvicorn("main"), example))
+        yield Agents(gateway=address, translator=translator, log=folders[0] / "upstream.log")
+
+
+async def test_an_agent_reads_anothers_answer_while_it_is_written(agents: Agents) -> None:
+    id, first = await agents.asked("built-in:unicode?tokens_per_s=40")
+    whole = await read(await agents.translating(id))
+    said = built_in("thought").turns[0]
+    assert "".join(event.json()["text"] for event in whole[:-1]) == 3 * said
+    assert whole[-1].data == "complete"
+    assert await agents.logged("start", first + 1) < await agents.logged("finished", first)
+
+
+async def test_an_agent_asks_for_one_sentence_after_the_other(agents: Agents) -> None:
+    """However far the answer that it reads has come."""
+    id, first = await agents.asked("built-in:unicode?tokens_per_s=0")
+    await read(await agents.translating(id))
+    assert await agents.logged("finished", first) < await agents.logged("finished", first + 1)
+    for request in (first + 1, first + 2):
+        finished = await agents.logged("finished", request)
+        assert finished < await agents.logged("start", request + 1)
+
+
+@pytest.mark.parametrize("has_other", [False, True], ids=["alone", "with another reader"])
+async def test_a_cancelled_agent_stops_what_it_asked_and_what_only_it_read(
+    agents: Agents, has_other: bool
+) -> None:
+    id, first = await agents.asked("built-in:unicode?tokens_per_s=20")
+    answer = f"{agents.gateway}/v1/stream/answers/{id}"
+    url = await agents.translating(id)
+    other = asyncio.create_task(read(answer)) if has_other else None
+    await agents.logged("first-byte", first + 1)
+    cancelled_at = time.monotonic()
+    await asyncio.to_thread(post, url.replace("/stream/", "/cancel/", 1))
+    assert await agents.logged("gone", first + 1) - cancelled_at < 1
+    assert (await read(url))[-1].data == "cancelled"
+    if other is None:
+        assert UNREAD_S < await agents.logged("gone", first) - cancelled_at < UNREAD_S + 2
+        assert (await read(answer))[-1].data == "cancelled"
+    else:
+        assert (await other)[-1].data == "complete"
+
+
+async def test_an_agent_whose_source_fails_fails_too(agents: Agents) -> None:
+    id, _ = await agents.asked("built-in:unicode?tokens_per_s=0&cut_after=60")
+    assert (await read(await agents.translating(id)))[-1].data == "failed"
 
 
 def run(folder: Path, program: str, *arguments: str, given: str = "") -> str:

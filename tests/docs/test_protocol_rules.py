@@ -118,6 +118,13 @@ def v1(tmp_path_factory: pytest.TempPathFactory) -> Generator[Server]:
         ("P-1.3", "GET", "/v1/stream/%FF", {}, "name-malformed"),
         ("P-1.4", "GET", "/v1/stream/" + "a" * 513, {}, "name-malformed"),
         ("P-1.5", "PUT", "/v1/stream/__ds", {}, "name-malformed"),
+        ("P-1.10", "GET", "/v1/stream/__own", {}, "name-malformed"),
+        ("P-1.10", "PUT", "/v1/stream/%5F_own/a", {}, "name-malformed"),
+        ("P-1.10", "POST", "/v1/stream/__own", JSON, "name-malformed"),
+        ("P-1.10", "DELETE", "/v1/stream/__own", {}, "name-malformed"),
+        ("P-1.10", "POST", "/v1/cancel/__own", {}, "name-malformed"),
+        ("P-1.10", "GET", "/v1/streams/__own", {}, "name-malformed"),
+        ("P-1.10", "PUT", "/v1/stream/a", {"Stream-Forked-From": "__own"}, "name-malformed"),
         ("P-1.8", "GET", "/v1/nothing", {}, "route-not-found"),
         ("P-1.8", "PATCH", "/v1/stream/a", {}, "method-not-allowed"),
         ("P-4.2", "GET", "/v1/stream/a?live=nothing", {}, "query-malformed"),
@@ -136,6 +143,11 @@ def v1(tmp_path_factory: pytest.TempPathFactory) -> Generator[Server]:
         ("P-18.2", "PUT", "/v1/stream/a", {"Stream-Expires-At": "soon"}, "query-malformed"),
         ("P-18.4", "PUT", "/v1/stream/a", {"Stream-Forked-From": "nobody"}, "stream-not-found"),
         ("P-18.5", "PUT", "/v1/stream/a", {"Stream-Fork-Sub-Offset": "1"}, "query-malformed"),
+        ("P-21.1", "GET", "/v1/stream/a?dialect=morse", {}, "query-malformed"),
+        ("P-21.2", "GET", "/v1/stream/a?dialect=agui&live=sse", {}, "query-malformed"),
+        ("P-21.2", "GET", "/v1/stream/a?dialect=agui&compact=1", {}, "query-malformed"),
+        ("P-21.2", "GET", "/v1/stream/a?dialect=agui&heartbeat=event", {}, "query-malformed"),
+        ("P-21.9", "GET", "/v1/stream/nobody?dialect=agui", {}, "stream-not-found"),
         ("P-14.1", "GET", "/v1/stream/a", {"Host": "evil.example"}, "host-refused"),
         ("P-14.2", "PUT", "/v1/stream/a", {"Origin": "http://evil.example"}, "origin-refused"),
     ],
@@ -439,6 +451,45 @@ def test_p_20_10_an_error_of_the_reserved_addresses_has_the_protocols_code_too(v
     answer = v1.ask("GET", "/v1/stream/__ds/subscriptions/nobody")
     assert json.loads(answer.body)["error"]["code"] == "SUBSCRIPTION_NOT_FOUND"
     assert v1.ask("GET", "/v1/stream/__ds/nothing").status == 404  # P-20.1
+
+
+def test_p_21_dialects(v1: Server) -> None:
+    path = "/v1/stream/answer"
+    v1.ask("PUT", path, headers=JSON)
+    answer: list[tuple[str, object]] = [
+        ("start", {"id": "up-1", "model": "m", "role": "assistant"}),
+        ("text", {"text": "Hi"}),
+        ("note", "passed over"),
+        ("stop", {"reason": "stop", "raw": "stop"}),
+    ]
+    for type_, payload in answer:
+        v1.ask("POST", path, json.dumps(payload).encode(), JSON | {"Record-Type": type_})
+    v1.ask("POST", path, headers={"Stream-Closed": "true"})
+    tail = v1.ask("HEAD", path).headers["stream-next-offset"]
+    for dialect in ("openai-chat", "openai-responses", "anthropic-messages", "vercel", "agui"):
+        read = v1.ask("GET", f"{path}?dialect={dialect}")
+        assert read.headers["content-type"] == "text/event-stream"  # P-21.3
+        assert ("x-vercel-ai-ui-message-stream" in read.headers) is (dialect == "vercel")
+        assert read.body.startswith(b":\n")  # P-21.4
+        assert b"Hi" in read.body
+        again = v1.ask("GET", f"{path}?dialect={dialect}", headers=EVENTS)
+        assert again.body == read.body  # P-21.6, P-21.17
+        ids = re.findall(rb"^id: (.*)$", read.body, re.MULTILINE)
+        if dialect.startswith("openai-"):
+            assert ids == []  # P-21.8
+            assert v1.events(f"{path}?dialect={dialect}", f"{tail}~").body == read.body
+        else:
+            assert ids[-1].decode() == f"{tail}~"  # P-21.7
+            assert ids == sorted(set(ids))
+            rest = v1.events(f"{path}?dialect={dialect}", ids[-2].decode())
+            assert read.body.endswith(rest.body.removeprefix(b":\n"))  # P-21.9
+            assert v1.events(f"{path}?dialect={dialect}", f"{tail}~").status == 204  # P-21.10
+    numbered = f"{path}?dialect=openai-responses&starting_after=2"
+    assert b'"sequence_number":3' in v1.ask("GET", numbered).body  # P-21.11
+    assert b'"sequence_number":2}' not in v1.ask("GET", numbered).body
+    assert v1.ask("GET", f"{v1.ended(content_type='text/plain')}?dialect=vercel").code == (
+        "query-malformed"
+    )
 
 
 async def test_p_6_5_and_p_10_5_the_beginning_of_a_trimmed_stream() -> None:

@@ -53,12 +53,14 @@ def test_names_follow_prometheus_and_are_listed_once() -> None:
     declared = {value for value in vars(names).values() if isinstance(value, names.Metric)}
     assert declared == set(names.METRICS)
     for metric in names.METRICS:
-        assert metric.name.startswith("penstock_")
+        assert metric.name.startswith(("penstock_", "gen_ai_"))
         assert not metric.name.endswith("_total")
         assert metric.sentence.endswith(".")
+        assert set(metric.values) <= set(metric.labels)
+        assert bool(metric.buckets) == (metric.kind == "histogram")
+        assert list(metric.buckets) == sorted(set(metric.buckets))
         if metric.kind == "histogram":
-            assert metric.name.endswith("_seconds")
-            assert list(metric.buckets) == sorted(metric.buckets)
+            assert metric.name.endswith(("_seconds", "_per_second", "_token_usage"))
 
 
 async def test_known_labels_are_there_from_the_start(hooks: PrometheusHooks) -> None:

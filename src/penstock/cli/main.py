@@ -7,7 +7,7 @@ from importlib.metadata import version
 
 import typer
 
-from penstock.cli import backup, demo, publish, serve, tail
+from penstock.cli import backup, demo, publish, serve, tail, usage
 from penstock.core.errors import CallerError, PenstockError
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app.command("publish")(publish.publish)
 app.command("tail")(tail.tail)
 app.command("demo")(demo.demo)
 app.command("backup")(backup.backup)
+app.command("usage")(usage.usage)
 
 
 def _show_version(value: bool) -> None:

@@ -1,14 +1,18 @@
-"""`penstock serve`: streams over HTTP, until a signal."""
+"""`penstock serve`: streams over HTTP, and answers of the configured upstreams, until a signal."""
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from penstock.server.config import Settings, load_settings
-from penstock.server.serve import make_server, run
+from penstock.gateway.answers import Answers
+from penstock.gateway.app import GatewayApp
+from penstock.gateway.config import read_config
+from penstock.server.config import Settings, load_settings, read_tables
+from penstock.server.serve import Server, make_hub, make_server, run
 
 
 def _about(name: str) -> str:
@@ -39,7 +43,7 @@ def serve(
         bool, typer.Option("--portable", help="Leave the fast path out.", hidden=True)
     ] = False,
 ) -> None:
-    """Serve streams over HTTP.
+    """Serve streams over HTTP, and model answers where penstock.toml names upstreams.
 
     Every setting can also be given as PENSTOCK_NAME in the environment or in penstock.toml.
     """
@@ -58,5 +62,23 @@ def serve(
         },
         file=config,
     )
-    server = make_server(settings, fast=not portable)
+    _log_to_terminal(settings.log_level)
+    server = _make_server(settings, config, fast=not portable)
     run(server, on_ready=lambda address: print(f"penstock serves at {address}", flush=True))
+
+
+def _log_to_terminal(level: str) -> None:
+    """Show what is logged here on stderr; of everybody else's, only warnings."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s:     %(message)s")
+    logging.getLogger("penstock").setLevel(level.upper())
+
+
+def _make_server(settings: Settings, file: Path | None, *, fast: bool) -> Server:
+    """The server, with the gateway in front of it where the file has upstreams."""
+    gateway = read_config(read_tables(file))
+    if gateway is None:
+        return make_server(settings, fast=fast)
+    hub = make_hub(settings)
+    app = GatewayApp(hub, Answers(hub, gateway))
+    # Appends to streams are the hub's own under it, as they are without it.
+    return make_server(settings, hub=hub, app=app, fast=fast, has_lane=True)

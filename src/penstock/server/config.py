@@ -23,6 +23,8 @@ from penstock.core.log import Retention
 ENVIRONMENT_PREFIX = "PENSTOCK_"
 DEFAULT_FILE = "penstock.toml"
 
+GATEWAY_TABLES: Final = ("gateway", "upstreams", "filters", "prices", "budgets", "keys")
+"""What of a file is the gateway's: `penstock.gateway.config` reads it, and nobody here does."""
 
 SQLITE: Final = "sqlite:///"
 
@@ -166,13 +168,34 @@ def load_settings(
     """Merge flags, environment and file, in this order of precedence.
 
     A flag of None was not given. `file` must exist when named; otherwise `penstock.toml` in the
-    working directory is read where there is one. Lists in the environment are comma-separated.
-    Raises SettingInvalid.
+    working directory is read where there is one. Lists in the environment are comma-separated. The
+    tables of the gateway are left to it. Raises SettingInvalid.
     """
-    values = dict(_from_file(file))
+    tables = read_tables(file)
+    values = {name: value for name, value in tables.items() if name not in GATEWAY_TABLES}
     values.update(_from_environment(os.environ if environment is None else environment))
     values.update({name: value for name, value in flags.items() if value is not None})
     return make_settings(**values)
+
+
+def read_tables(file: Path | None = None) -> Mapping[str, object]:
+    """Everything that a file says, the gateway's tables too; nothing where there is none.
+
+    `file` must exist when named; otherwise `penstock.toml` in the working directory is read.
+    Raises SettingInvalid.
+    """
+    path = file or Path(DEFAULT_FILE)
+    if not path.is_file():
+        if file is None:
+            return {}
+        raise SettingInvalid("config", f"names {str(file)!r}, which is no file")
+    try:
+        tables: Mapping[str, object] = tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise SettingInvalid("config", f"{str(path)!r} cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise SettingInvalid("config", f"{str(path)!r} is no TOML: {error}") from None
+    return tables
 
 
 def refuse_open_door(settings: Settings) -> None:
@@ -197,19 +220,6 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return False
-
-
-def _from_file(file: Path | None) -> Mapping[str, object]:
-    path = file or Path(DEFAULT_FILE)
-    if not path.is_file():
-        if file is None:
-            return {}
-        raise SettingInvalid("config", f"names {str(file)!r}, which is no file")
-    try:
-        table: Mapping[str, object] = tomllib.loads(path.read_text("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingInvalid("config", f"{str(path)!r} is no TOML: {error}") from None
-    return table
 
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, object]:

@@ -7,42 +7,21 @@ of delivered records change with every write pass. Its data model and its exposi
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
 from penstock.telemetry import names
-from penstock.telemetry.hooks import Hooks, Snapshot
+from penstock.telemetry.answers import AnswerCounts
+from penstock.telemetry.hooks import AnswerFigures, Hooks, Places, Snapshot
+from penstock.telemetry.labelled import Histogram
 from penstock.telemetry.names import Metric
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 Family = CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily
-
-
-class _Histogram:
-    __slots__ = ("bounds", "counts", "sum")
-
-    def __init__(self, metric: Metric) -> None:
-        self.bounds = metric.buckets
-        self.counts = [0] * (len(metric.buckets) + 1)
-        self.sum = 0.0
-
-    def observe(self, value: float) -> None:
-        # A bucket holds what is less than or equal to its bound.
-        self.counts[bisect_left(self.bounds, value)] += 1
-        self.sum += value
-
-    def cumulative(self) -> list[tuple[str, float]]:
-        total, buckets = 0, list[tuple[str, float]]()
-        labels = [*(repr(bound) for bound in self.bounds), "+Inf"]
-        for label, count in zip(labels, self.counts, strict=True):
-            total += count
-            buckets.append((label, total))
-        return buckets
 
 
 class PrometheusHooks(Hooks, Collector):
@@ -56,9 +35,10 @@ class PrometheusHooks(Hooks, Collector):
         self._gaps: Counter[str] = Counter()
         self._stream_ends: Counter[str] = Counter()
         self._reader_ends: Counter[str] = Counter()
-        self._first_record = _Histogram(names.FIRST_RECORD)
-        self._record_gap = _Histogram(names.RECORD_GAP)
-        self._first_event = _Histogram(names.FIRST_EVENT)
+        self._first_record = Histogram(names.FIRST_RECORD)
+        self._record_gap = Histogram(names.RECORD_GAP)
+        self._first_event = Histogram(names.FIRST_EVENT)
+        self._answers = AnswerCounts()
         self._registry = CollectorRegistry()
         self._registry.register(self)
 
@@ -98,6 +78,24 @@ class PrometheusHooks(Hooks, Collector):
     def reader_ended(self, reason: str) -> None:
         self._reader_ends[reason] += 1
 
+    def attach_places(self, places: Callable[[], Mapping[str, Places]]) -> None:
+        self._answers.places = places
+
+    def answer_started(self) -> None:
+        self._answers.running += 1
+
+    def budget_refused(self, budget: str, limit: str) -> None:
+        self._answers.refusals.add(budget, limit)
+
+    def upstream_attempted(self, upstream: str, kind: str, outcome: str) -> None:
+        self._answers.attempts.add(upstream, kind, outcome)
+
+    def first_token(self, upstream: str, model: str, waited_s: float, added_s: float) -> None:
+        self._answers.added.observe(added_s, upstream)
+
+    def answer_ended(self, figures: AnswerFigures) -> None:
+        self._answers.end(figures)
+
     def collect(self) -> Iterator[Family]:
         """Give every metric of `names.METRICS`, for prometheus_client's registry."""
         yield _counter(names.APPENDED_RECORDS, self._appended[0])
@@ -113,6 +111,7 @@ class PrometheusHooks(Hooks, Collector):
         yield _histogram(names.FIRST_RECORD, self._first_record)
         yield _histogram(names.RECORD_GAP, self._record_gap)
         yield _histogram(names.FIRST_EVENT, self._first_event)
+        yield from self._answers.families()
         if self._snapshot is not None:
             yield from _snapshot(self._snapshot())
 
@@ -150,7 +149,7 @@ def _gauge(metric: Metric, value: int | dict[str, int]) -> GaugeMetricFamily:
     return family
 
 
-def _histogram(metric: Metric, histogram: _Histogram) -> HistogramMetricFamily:
+def _histogram(metric: Metric, histogram: Histogram) -> HistogramMetricFamily:
     return HistogramMetricFamily(
         metric.name, metric.sentence, buckets=histogram.cumulative(), sum_value=histogram.sum
     )

@@ -13,8 +13,9 @@
     checkpoint   moving commits from the write-ahead log into the file
     opening      who may open a file, and what a killed process left; `schema` the file itself
     backup       a consistent copy while all this goes on
+    excerpt      one stream read beside whatever uses the store
 
-Only `backend` and `backup` are for others.
+Only `backend`, `backup` and `excerpt` are for others.
 """
 
 from penstock.backends.sqlite.backend import Durability, SqliteBackend
