@@ -18,7 +18,7 @@ from bench.client import Round
 from bench.parts import PARTS, Measured, Part
 
 RESULTS = build.HERE / "results"
-CLIENTS = ("load", "append_load", "catchup_load")
+CLIENTS = ("load", "append_load", "catchup_load", "gateway_load")
 
 Rounds = dict[str, dict[str, list[Round]]]
 """Scenario, server, rounds."""
@@ -62,13 +62,18 @@ def _run_part(part: Part, options: argparse.Namespace) -> int:
         print(f"MISSING: {why}", flush=True)
     available = [name for name in chosen if name not in absent]
     rounds = options.rounds or (1 if options.quick else part.rounds)
-    found = {s.name: _run_scenario(s, available, rounds, options) for s in scenarios}
-    settings = f"{rounds} interleaved rounds of {options.seconds:g} s"
+    seconds = options.seconds or (1.5 if options.quick else part.seconds)
+    found = {s.name: _run_scenario(s, available, rounds, seconds, options) for s in scenarios}
+    settings = f"{rounds} interleaved rounds of {seconds:g} s"
     return _finish(part, options, settings, found, list(absent.values()))
 
 
 def _run_scenario(
-    scenario: Measured, available: Sequence[str], count: int, options: argparse.Namespace
+    scenario: Measured,
+    available: Sequence[str],
+    count: int,
+    seconds: float,
+    options: argparse.Namespace,
 ) -> dict[str, list[Round]]:
     servers = [name for name in scenario.peers if name in available]
     rounds: dict[str, list[Round]] = {name: [] for name in servers}
@@ -78,7 +83,7 @@ def _run_scenario(
         turn = number % max(len(servers), 1)  # nobody is always first
         for name in servers[turn:] + servers[:turn]:
             busy = machine.wait_until_quiet(options.patience)
-            one = scenario.run(name, options.seconds)
+            one = scenario.run(name, seconds)
             one["busy_before_pct"] = round(busy, 1)
             rounds[name].append(one)
             text = tables.one_line(scenario.name, one)
@@ -152,12 +157,12 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--part", default=",".join(PARTS), help=f"comma-separated; {', '.join(PARTS)}")
     add("--scenario", default=",".join(scenarios), help=f"comma-separated; {', '.join(scenarios)}")
     add("--servers", default=",".join(peers.PEERS), help="comma-separated")
-    add("--rounds", type=int, help="interleaved rounds of what varies (events: 5, durable: 3)")
-    add("--seconds", type=float, default=4.0, help="length of a measured window (4)")
+    add("--rounds", type=int, help="interleaved rounds of what varies (events: 5, else 3)")
+    add("--seconds", type=float, help="length of a measured window (gateway: 10, else 4)")
     add("--patience", type=float, default=machine.QUIET_PATIENCE_S, help="wait for quiet, s (10)")
     add("--quick", action="store_true", help="one round of 1.5 s: does it work at all?")
     add("--allow-missing", action="store_true", help="leave with 0 although servers were missing")
-    add("--name", help="name of the result files, for one part (latest, durable)")
+    add("--name", help="name of the result files, for one part (latest, durable, gateway)")
     add("--out", type=Path, default=RESULTS, help="folder of the result files (bench/results)")
     options = parser.parse_args(arguments)
     options.part = _names(parser, options.part, list(PARTS))
@@ -166,7 +171,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     if options.name and len(_asked(options)) != 1:
         parser.error("--name is for one part; say which with --part")
     if options.quick:
-        options.seconds, options.patience = 1.5, 1.0
+        options.patience = 1.0
     return options
 
 

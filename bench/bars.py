@@ -10,13 +10,17 @@ from functools import partial
 from typing import Literal
 
 from bench.peers import (
+    DIRECT,
     FLOOR,
+    GATEWAY,
+    LITELLM,
     MEMORY,
     NCHAN,
     NODE_FILE,
     NODE_MEMORY,
     PEERS,
     PENSTOCK,
+    RELAY_HTTPX,
     SQLITE,
 )
 
@@ -36,6 +40,11 @@ MAX_LENGTH_DIFFERENCE = 0.005
 STORES = ((MEMORY, NODE_MEMORY, 0.8), (SQLITE, NODE_FILE, 0.5))
 MAX_RATIO_OF_READS = 1.0
 MAX_STREAMS_AT_REST_MIB = 40_000_000 / 2**20
+
+# The gateway.
+MAX_FIRST_P50_MS, MAX_FIRST_P99_MS = 1.0, 5.0
+RELAYS = ((LITELLM, 0.2), (RELAY_HTTPX, 0.5))
+MIN_RELAYED = 0.99
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,9 +77,11 @@ def judge(medians: Medians) -> list[Bar]:
         **{f"tail-{readers}": partial(_tail, readers) for readers in (100, 1_000)},
         **{f"catch-up-{size}": partial(_catch_up, size) for size in ("small", "large")},
         "idle-streams": _idle_streams,
+        "relay-100": _relay_100,
+        "relay-500": _relay_500,
     }
     bars = [bar for name, group in groups.items() if name in medians for bar in group(medians)]
-    return [*bars, *_acknowledged(medians)]
+    return [*bars, *_acknowledged(medians), *_relayed(medians)]
 
 
 def _metric(medians: Medians, scenario: str, server: str, metric: str) -> float | None:
@@ -209,6 +220,52 @@ def _idle_streams(medians: Medians) -> Iterator[Bar]:
         limit=MAX_STREAMS_AT_REST_MIB,
         at="most",
     )
+
+
+def _relay_100(medians: Medians) -> Iterator[Bar]:
+    limits = {"first_p50_ms": MAX_FIRST_P50_MS, "first_p99_ms": MAX_FIRST_P99_MS}
+    for metric, limit in limits.items():
+        relayed = _metric(medians, "relay-100", GATEWAY, metric)
+        direct = _metric(medians, "relay-100", DIRECT, metric)
+        yield Bar(
+            claim=f"ms added to the first token, 100 answers, {metric.split('_')[1]}",
+            value=None if relayed is None or direct is None else max(relayed - direct, 0),
+            limit=limit,
+            at="most",
+        )
+    for other, limit in RELAYS:
+        yield Bar(
+            claim=f"CPU per token, 100 answers: {_beside(GATEWAY, other)}",
+            value=_ratio(medians, "relay-100", GATEWAY, other),
+            limit=limit,
+            at="most",
+        )
+
+
+def _relay_500(medians: Medians) -> Iterator[Bar]:
+    yield Bar(
+        claim="of 500 answers × 50 tokens/s, relayed by one core",
+        value=_metric(medians, "relay-500", GATEWAY, "delivered"),
+        limit=MIN_RELAYED,
+        at="least",
+    )
+
+
+def _relayed(medians: Medians) -> Iterator[Bar]:
+    """Of all scenarios of the gateway: is every token there, once and in order?"""
+    found = [
+        metrics["missing"] + metrics["repeated"]
+        for scenario, servers in medians.items()
+        for server, metrics in servers.items()
+        if scenario.startswith("relay-") and PEERS[server].is_ours
+    ]
+    if found:
+        yield Bar(
+            claim="Penstock: tokens missing or repeated, all scenarios",
+            value=max(found),
+            limit=0,
+            at="most",
+        )
 
 
 def _acknowledged(medians: Medians) -> Iterator[Bar]:

@@ -1,5 +1,5 @@
-"""Builds the C and Go programs and installs the Node packages into `bench/build/`, when they are
-missing or older than the source.
+"""Builds the C and Go programs and installs the Node packages and LiteLLM into `bench/build/`, when
+they are missing or older than the source.
 
 A compiler that is not installed is not an error here: the program is then missing, and the runner
 says so where it counts.
@@ -9,11 +9,13 @@ import importlib.util
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 BUILD = HERE / "build"
 SERVERS = HERE / "servers"
+LITELLM_ENVIRONMENT = BUILD / "litellm"
 
 
 class BuildFailed(Exception):
@@ -25,6 +27,11 @@ def find_go() -> str | None:
     return shutil.which("go") or shutil.which("/usr/local/go/bin/go")
 
 
+def find_nginx() -> str | None:
+    """nginx, from PATH or from where distributions put it."""
+    return shutil.which("nginx") or shutil.which("/usr/sbin/nginx")
+
+
 def find_cc() -> str | None:
     """A C compiler: `$CC`, or the usual names."""
     names = [os.environ.get("CC", ""), "cc", "gcc", "clang"]
@@ -32,7 +39,7 @@ def find_cc() -> str | None:
 
 
 def load_client(name: str = "load") -> Path:
-    """A load client: `load`, `append_load` or `catchup_load`.
+    """A load client: `load`, `append_load`, `catchup_load` or `gateway_load`.
 
     Raises BuildFailed when there is no C compiler: nothing runs without it.
     """
@@ -48,16 +55,19 @@ def floor() -> Path | None:
     return _compile_c(SERVERS / "floor.c")
 
 
+def gateway_upstream() -> Path | None:
+    """The provider that gateways are measured in front of, or None without a C compiler."""
+    return _compile_c(SERVERS / "gateway_upstream.c")
+
+
 def go_server() -> Path | None:
     """The Go server, or None without Go."""
-    go, source, program = find_go(), SERVERS / "go", BUILD / "gofan"
-    if go is None:
-        return None
-    if _is_stale(program, source / "main.go", source / "go.mod"):
-        # Only the standard library is used, so nothing is fetched.
-        environment = {**os.environ, "CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOFLAGS": ""}
-        _run([go, "build", "-o", str(program), "."], cwd=source, environment=environment)
-    return program
+    return _compile_go("gofan", ".")
+
+
+def go_relay() -> Path | None:
+    """The reverse proxy in Go, or None without Go."""
+    return _compile_go("gorelay", "relay")
 
 
 def find_node() -> Path | None:
@@ -88,6 +98,44 @@ def durable_streams_server() -> list[str] | None:
         _run(command, cwd=target, environment={**os.environ, "PATH": path})
         installed.touch()
     return [str(node), str(target / "server.mjs")]
+
+
+def litellm() -> Path | None:
+    """The Python of LiteLLM's own environment, installed from its lock; None where that cannot be
+    done, which is said. Wheels only: nothing runs while it is installed."""
+    uv, lock = shutil.which("uv", path=Path(sys.executable).parent), SERVERS / "litellm.lock"
+    python, installed = LITELLM_ENVIRONMENT / "bin" / "python", LITELLM_ENVIRONMENT / "installed"
+    if uv is None:
+        return None
+    if _is_stale(installed, lock):
+        shutil.rmtree(LITELLM_ENVIRONMENT, ignore_errors=True)
+        create = [uv, "venv", "--quiet", "--python", sys.executable, str(LITELLM_ENVIRONMENT)]
+        options = ("--quiet", "--only-binary", ":all:", "--no-deps", "--compile-bytecode")
+        try:
+            _run(create)
+            _run([uv, "pip", "install", *options, "--python", str(python), "-r", str(lock)])
+        except BuildFailed as error:
+            print(f"LiteLLM could not be installed: {error}", flush=True)
+            return None
+        installed.touch()
+    return python
+
+
+def litellm_version() -> str | None:
+    """The version of LiteLLM that is installed."""
+    found = LITELLM_ENVIRONMENT.glob("lib/python*/site-packages/litellm-*.dist-info")
+    return next((path.name.split("-")[1].removesuffix(".dist") for path in found), None)
+
+
+def _compile_go(name: str, package: str) -> Path | None:
+    go, source, program = find_go(), SERVERS / "go", BUILD / name
+    if go is None:
+        return None
+    if _is_stale(program, source / package / "main.go", source / "go.mod"):
+        # Only the standard library is used, so nothing is fetched.
+        environment = {**os.environ, "CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOFLAGS": ""}
+        _run([go, "build", "-o", str(program), f"./{package}"], cwd=source, environment=environment)
+    return program
 
 
 def _compile_c(source: Path, *headers: Path) -> Path | None:

@@ -130,6 +130,20 @@ def stores() -> dict[str, str]:
     }
 
 
+def relays() -> dict[str, str]:
+    """Versions of what stands between a provider and its clients."""
+    return {
+        "litellm": build.litellm_version() or "not installed",
+        **_package("fastapi"),
+        **_package("starlette"),
+        **_package("httpx"),
+        **_package("aiohttp"),
+        "go": _says([build.find_go() or "go", "version"], r"go(\d\S*)"),
+        "nginx": _says([build.find_nginx() or "nginx", "-v"], r"nginx/(\S+)"),
+        "c compiler": _says([build.find_cc() or "cc", "--version"], r"(.+)"),
+    }
+
+
 def _package(name: str) -> dict[str, str]:
     try:
         return {name: metadata.version(name)}

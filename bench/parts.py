@@ -1,7 +1,8 @@
 """The parts of the benchmark: each has its scenarios, its report and its pictures.
 
 `events`: what a server publishes by itself, to many. `durable`: what goes through the Durable
-Streams protocol. Names of scenarios are unique over both.
+Streams protocol. `gateway`: what stands between a model's provider and its clients. Names of
+scenarios are unique over all.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,6 +12,7 @@ from typing import Protocol
 from bench import launch, machine
 from bench.client import Round
 from bench.durable import DURABLE
+from bench.gateway import GATEWAYS
 from bench.peers import NCHAN
 from bench.scenarios import SCENARIOS
 
@@ -56,6 +58,8 @@ class Part:
     """What its files in `results/` are called."""
     scenarios: Mapping[str, Measured]
     rounds: int
+    seconds: float = 4.0
+    """Length of a measured window."""
     versions: Callable[[], dict[str, str]]
     pictures: tuple[Picture, ...]
     floor: str = ""
@@ -147,6 +151,31 @@ PARTS = {
                     scenarios=("idle-streams",),
                     metric="rss_growth_mib",
                     unit="process memory of 10,000 streams at rest, MiB",
+                ),
+            ),
+        ),
+        Part(
+            name="gateway",
+            title="Measurements of the gateway",
+            result="gateway",
+            scenarios=GATEWAYS,
+            rounds=3,
+            seconds=10.0,  # a hundred answers begin in five seconds, and each has one first token
+            versions=machine.relays,
+            pictures=(
+                Picture(
+                    label="cpu",
+                    scenarios=("relay-",),
+                    metric="cpu_us_per_event",
+                    unit="relay's CPU per token, µs (logarithmic)",
+                    is_logarithmic=True,
+                ),
+                Picture(
+                    label="first",
+                    scenarios=("relay-",),
+                    metric="first_p99_ms",
+                    unit="99th percentile of what is added to the first token, ms (logarithmic)",
+                    is_logarithmic=True,
                 ),
             ),
         ),

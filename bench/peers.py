@@ -83,8 +83,18 @@ def _node() -> list[str] | None:
 
 
 def _nginx() -> list[str] | None:
-    nginx = shutil.which("nginx") or shutil.which("/usr/sbin/nginx")
+    nginx = build.find_nginx()
     return [nginx] if nginx and nchan_module() else None
+
+
+def _nginx_relay() -> list[str] | None:
+    command, nginx = _python("bench.servers.gateway_nginx"), build.find_nginx()
+    return [*command, nginx] if command and nginx else None
+
+
+def _litellm() -> list[str] | None:
+    python = build.litellm()
+    return [str(python), "-m", "bench.servers.gateway_litellm"] if python else None
 
 
 def _python(module: str, *needs: str) -> list[str] | None:
@@ -96,6 +106,9 @@ def _python(module: str, *needs: str) -> list[str] | None:
 PENSTOCK, FLOOR, FLOOR_BATCH, NCHAN = "penstock", "c", "c-batch", "nchan"
 MEMORY, SQLITE, SQLITE_DISK = "penstock-memory", "penstock-sqlite", "penstock-disk"
 EVENTS, NODE_MEMORY, NODE_FILE, UVICORN = "penstock-events", "node-memory", "node-file", "uvicorn"
+DIRECT, NGINX_RELAY, GO_RELAY, LITELLM = "direct", "nginx-relay", "go-relay", "litellm"
+GATEWAY, GATEWAY_SQLITE = "gateway-memory", "gateway-sqlite"
+RELAY_HTTPX, RELAY_AIOHTTP = "fastapi-httpx", "fastapi-aiohttp"
 
 
 STREAM, LIVE = "/v1/stream/bench", "?offset=now&live=sse"
@@ -125,6 +138,29 @@ def _reference(name: str, title: str, backend: str) -> Peer:
         path=f"{STREAM}{LIVE}",
         post_path=STREAM,
         environment=(("BENCH_BACKEND", backend),),
+    )
+
+
+def _gateway(name: str, title: str, backend: str) -> Peer:
+    """Penstock, between a provider and its clients."""
+    return Peer(
+        name=name,
+        title=title,
+        command=lambda: _python("bench.servers.gateway_penstock", "penstock.gateway.app"),
+        needs="the package itself, installed",
+        environment=(("BENCH_BACKEND", backend),),
+        is_ours=True,
+    )
+
+
+def _relay(name: str, client: str) -> Peer:
+    """A relay as anybody would write it."""
+    return Peer(
+        name=name,
+        title=f"FastAPI relay with {client}",
+        command=lambda: _python("bench.servers.gateway_relay", "fastapi", client),
+        needs="the development dependencies",
+        environment=(("BENCH_CLIENT", client),),
     )
 
 
@@ -192,6 +228,37 @@ PEERS = {
         _durable(SQLITE, "Penstock, SQLite", "sqlite"),
         _durable(SQLITE_DISK, "Penstock, SQLite, synced", "sqlite", "disk"),
         _reference(NODE_FILE, "Node reference, file store", "file"),
+        Peer(
+            name=DIRECT,
+            title="no relay: the provider itself",
+            command=lambda: _program(build.gateway_upstream()),
+            needs="a C compiler",
+            is_floor=True,
+        ),
+        Peer(
+            name=NGINX_RELAY,
+            title="nginx, bytes only",
+            command=_nginx_relay,
+            needs="nginx",
+            is_floor=True,
+        ),
+        Peer(
+            name=GO_RELAY,
+            title="Go reverse proxy, bytes only",
+            command=lambda: _program(build.go_relay()),
+            needs="Go 1.21 or newer",
+            is_floor=True,
+        ),
+        _gateway(GATEWAY, "Penstock, memory", "memory"),
+        _gateway(GATEWAY_SQLITE, "Penstock, SQLite", "sqlite"),
+        _relay(RELAY_AIOHTTP, "aiohttp"),
+        _relay(RELAY_HTTPX, "httpx"),
+        Peer(
+            name=LITELLM,
+            title="LiteLLM proxy",
+            command=_litellm,
+            needs="uv, of the development dependencies, and a package registry on the first run",
+        ),
     )
 }
 

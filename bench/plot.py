@@ -1,6 +1,6 @@
 """Pictures of the medians: horizontal bars, cheapest on top, our own in colour.
 
-`python -m bench.plot` draws those of `bench/results/latest.json` and `durable.json` again.
+`python -m bench.plot` draws those of the reports in `bench/results/` again.
 """
 
 import json

@@ -55,6 +55,21 @@ _CATCH_UP: list[Column] = [
     *_BUSY,
 ]
 
+_RELAY: list[Column] = [
+    ("µs CPU/token", lambda m: f"{m['cpu_us_per_event']:.1f}"),
+    ("min-max", lambda m: f"{m['cpu_us_min']:.1f}-{m['cpu_us_max']:.1f}"),
+    ("delivered", lambda m: f"{m['delivered']:.1%}"),
+    ("first p50 ms", lambda m: ms(m["first_p50_ms"])),
+    ("first p99 ms", lambda m: ms(m["first_p99_ms"])),
+    ("token p50 ms", lambda m: ms(m["p50_ms"])),
+    ("token p99 ms", lambda m: ms(m["p99_ms"])),
+    ("tokens/read", lambda m: f"{m['tokens_per_read']:.2f}"),
+    ("bytes/token", lambda m: f"{m['body_bytes_per_event']:.0f}"),
+    ("MiB", lambda m: f"{m['rss_end_mib']:.0f}"),
+    _LOST,
+    *_BUSY,
+]
+
 _COLUMNS: dict[str, list[Column]] = {
     "sequence": [
         ("missing", lambda m: f"{m['missing']:.0f}"),
@@ -95,7 +110,7 @@ def columns(scenario: str) -> list[Column]:
     """The columns of a scenario's table."""
     if scenario in _COLUMNS:
         return _COLUMNS[scenario]
-    kinds = (("append-", _APPEND), ("catch-up-", _CATCH_UP))
+    kinds = (("append-", _APPEND), ("catch-up-", _CATCH_UP), ("relay-", _RELAY))
     return next((found for prefix, found in kinds if scenario.startswith(prefix)), FANOUT)
 
 
@@ -123,6 +138,12 @@ def _found(scenario: str, one: Round) -> str:
         return f"grew {one['rss_growth_mib']:.1f} MiB ({one['rss_filled_mib']:.1f} just written)"
     if scenario.startswith("catch-up-"):
         return f"{one['body_mb_s']:7.0f} MB/s  {float(one['cpu_us_per_mb']) / 1000:7.2f} ms CPU/MB"
+    if scenario.startswith("relay-"):
+        return (
+            f"{one['cpu_us_per_event']:7.1f} µs/token  {float(one['delivered']):6.1%} delivered  "
+            f"first p50 {one['first_p50_ms']:8.2f}  p99 {one['first_p99_ms']:8.2f}  "
+            f"token p50 {one['p50_ms']:8.2f}  p99 {one['p99_ms']:8.2f} ms"
+        )
     return (
         f"{one['cpu_us_per_event']:7.2f} µs/event  {one['events_s']:9,.0f} events/s  "
         f"p50 {one['p50_ms']:8.2f}  p99 {one['p99_ms']:8.2f} ms"

@@ -203,7 +203,7 @@ async def test_an_agent_asks_for_one_sentence_after_the_other(agents: Agents) ->
 async def test_a_cancelled_agent_stops_what_it_asked_and_what_only_it_read(
     agents: Agents, has_other: bool
 ) -> None:
-    id, first = await agents.asked("built-in:unicode?tokens_per_s=20")
+    id, first = await agents.asked("built-in:defender:3?tokens_per_s=25")
     answer = f"{agents.gateway}/v1/stream/answers/{id}"
     url = await agents.translating(id)
     other = asyncio.create_task(read(answer)) if has_other else None

@@ -18,7 +18,7 @@ from inprocess import HeldStore, turns, until
 from penstock.core.errors import DiskFull
 from penstock.core.limits import FEED_BYTES, RECORD_OVERHEAD_BYTES
 from penstock.core.record import EndReason, NewRecord
-from penstock.server import stream as stream_module
+from penstock.server import production
 from penstock.server.hub import Hub, Stream
 
 ALL = 1 << 30
@@ -269,7 +269,7 @@ async def test_stopping_the_hub_ends_a_stream_as_lost_with_all_that_was_committe
 async def test_a_full_disk_fails_the_stream_once_there_is_room_for_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(stream_module, "END_AGAIN_S", 0.01)
+    monkeypatch.setattr(production, "END_AGAIN_S", 0.01)
     yielded = 0
 
     async def source() -> AsyncIterator[str]:
@@ -300,7 +300,7 @@ async def test_a_full_disk_fails_the_stream_once_there_is_room_for_the_end(
 async def test_an_end_that_cannot_be_stored_is_tried_until_it_can(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stream_module, "END_AGAIN_S", 0.01)
+    monkeypatch.setattr(production, "END_AGAIN_S", 0.01)
     async with opened(tmp_path) as (hub, store):
         store.appends.shut()
         stream = await hub.start("a", numbers(3, turns_each=0))

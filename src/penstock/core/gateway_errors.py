@@ -49,6 +49,8 @@ class BudgetExhausted(CallerError):
         super().__init__(
             f"the budget of {limit} of {account[:200]!r} is used up; there is more in "
             f"{retry_after_s} s"
+            if account
+            else f"the request is above an answer's budget of {limit}; ask for less"
         )
         self.account, self.limit, self.retry_after_s = account, limit, retry_after_s
 

@@ -274,7 +274,7 @@ MAX_ANSWER_BYTES: Final = 32 * 1024 * 1024
 keeps all of it, since a dialect can only be written from an answer's beginning."""
 
 MAX_ANSWER_RECORDS: Final = 2_000_000
-"""Most records of an answer's stream: one for each of the smallest events that are so many bytes."""
+"""Most records of an answer's stream: so many of the smallest events are as many bytes."""
 
 UNREAD_S: Final = 60.0
 """How long an answer goes on that nobody reads: a page that is reloaded, a phone in a tunnel."""

@@ -8,7 +8,9 @@ every transport.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from penstock.core.errors import RecordFieldMalformed, RecordTooLarge, RecordTypeReserved
@@ -48,6 +50,31 @@ class Record(NamedTuple):
     type: str = ""
     key: str = ""
     at: float = 0.0
+
+
+class Batch(NamedTuple):
+    """Records that a producer gives together: they are committed in one commit, and `end`, where
+    there is one, is how the stream ends with that commit. Nothing follows a batch with an end."""
+
+    records: Sequence[NewRecord]
+    end: EndReason | None = None
+
+
+def check(record: NewRecord, max_bytes: int) -> None:
+    """Say what is wrong with a record, if anything is. Raises as `checked`."""
+    if len(record.payload) > max_bytes:
+        raise RecordTooLarge(len(record.payload), max_bytes)
+    if record.type:
+        _check_type(record.type)
+    if record.key:
+        check_field("key", record.key, MAX_KEY_BYTES)
+
+
+@lru_cache(maxsize=256)
+def _check_type(type: str) -> None:
+    if type in RESERVED_TYPES:
+        raise RecordTypeReserved(type)
+    check_field("type", type, MAX_TYPE_BYTES)
 
 
 def checked(payload: bytes, type: str, key: str, max_bytes: int) -> NewRecord:

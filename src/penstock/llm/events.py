@@ -306,6 +306,15 @@ class _Fields:
 _DECODER = json.JSONDecoder(parse_constant=lambda _: None)
 
 
+def parse_string(text: str) -> str | None:
+    """The string whose JSON is `text`, or None where that is anything else."""
+    try:
+        value, end = cast("tuple[Json, int]", _DECODER.raw_decode(text))
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, str) and end == len(text) else None
+
+
 def parse_object(text: str) -> dict[str, Json] | None:
     """The JSON object in `text`, white space around it allowed, or None where there is none."""
     text = text.strip()

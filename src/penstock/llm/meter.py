@@ -104,6 +104,11 @@ class Meter:
         Such an event is not for showing, and no later one either, unless `limits` are raised. A
         final count, or one after the model's own stop, passes nothing: the answer is whole.
         """
+        if type(event) is Text:  # nearly all of them
+            self._estimate.count(event.text)
+            if self.cut_by is None and (self._safe is not None):
+                self._check()
+            return self.cut_by
         if isinstance(event, WRITTEN):
             self._estimate.receive_event(event)
         elif isinstance(event, Usage):

@@ -55,23 +55,26 @@ class Estimate:
         repeats what its deltas said."""
         match event:
             case Text(text=text) | Reasoning(text=text):
-                self._count(text)
+                self.count(text)
             case ToolCallDelta(name=name, arguments=arguments):
                 # A name comes once a call; providers that send it in pieces pay a frame a piece.
                 self._calls += CALL_TOKENS if name else 0
-                self._count(name + arguments)
+                self.count(name + arguments)
             case _:
                 pass
 
-    def _count(self, text: str) -> None:
+    def count(self, text: str) -> None:
         if not text:
             return
-        self._events += 1
-        self._characters += len(text)
-        self._bytes += _byte_count(text)
-        is_short = self._characters <= SHORT_EVENT * self._events
-        written = self._events if is_short else _by_bytes(self._bytes)
-        self.tokens = max(self.tokens, written + self._calls)
+        size = len(text)
+        self._events = written = self._events + 1
+        self._characters += size
+        self._bytes += size if text.isascii() else _byte_count(text)
+        if self._characters > SHORT_EVENT * written:
+            written = _by_bytes(self._bytes)
+        written += self._calls
+        if written > self.tokens:
+            self.tokens = written
 
 
 def _byte_count(text: str) -> int:

@@ -13,11 +13,17 @@ whatever follows it (vLLM sends `[DONE]` after an error, Groq nothing).
 
 Only the first choice is the answer. Choices with an index above 0 (`n=2`) are passed through as
 `Data` of kind "choice", untouched.
+
+How most of an answer is read. A provider says the same around each piece of text: its id, its
+model, some nulls. What stood around one piece is the frame; an event with these bytes before and
+after a string differs from that one in the string alone: it is the next piece of text and nothing
+else. Only the string is parsed: 1.3 µs an event of 290 bytes, where the whole takes 8.7.
 """
 
 from __future__ import annotations
 
-from typing import Final
+import re
+from typing import Final, NamedTuple
 
 from penstock.llm.assemble import Composer
 from penstock.llm.events import (
@@ -29,8 +35,11 @@ from penstock.llm.events import (
     as_list,
     as_object,
     as_text,
+    parse_object,
+    parse_string,
 )
 from penstock.llm.reader import SseReader, first_count
+from penstock.wire.sse import Event
 
 _DONE: Final = "[DONE]"
 
@@ -59,15 +68,32 @@ _BREAKDOWNS: Final = frozenset({"error", "abort", "insufficient_system_resource"
 # repeats in each chunk.
 _PASSED: Final = ("citations", "search_results")
 
+# What a choice can say beside its delta.
+_SAYING: Final = ("index", "finish_reason", "stop_reason", "usage", "error")
+
 # llama.cpp wrote errors as a field of its own, `error: {…}`, until its pull request 16109.
 _ERROR_FIELD: Final = b"error:"
 _ERROR_EVENT: Final = b"event: error\ndata:"
+
+# A string that may be a piece of text, in a chunk.
+_CONTENT: Final = re.compile(r'"content":\s*("[^"\\]*")')
+_PROBE: Final = "\ue000"
+# How often a frame is looked for. Providers that put something new into each chunk have none.
+_FRAMES_SOUGHT: Final = 4
+
+
+class _Frame(NamedTuple):
+    """The bytes of an event around its text: before, after, and between two texts in one read."""
+
+    front: bytes
+    back: bytes
+    seam: bytes
 
 
 class ChoicesReader(SseReader):
     """A reader of chunks with choices. A dialect says in `_receive_content` what a choice holds."""
 
-    __slots__ = ("_at_line_start", "_held", "_is_refused", "_passed", "_usage")
+    __slots__ = ("_at_line_start", "_frame", "_held", "_is_refused", "_passed", "_sought", "_usage")
 
     def __init__(self, composer: Composer | None = None) -> None:
         super().__init__(composer)
@@ -77,9 +103,36 @@ class ChoicesReader(SseReader):
         # For the `error:` field: the start of a line that may become one.
         self._held = b""
         self._at_line_start = True
+        self._frame: _Frame | None = None
+        self._sought = 0
 
     def receive_data(self, data: bytes) -> None:
-        super().receive_data(self._with_error_events(data))
+        frame = self._frame
+        if frame is None or not self._receive_framed(data, frame):
+            super().receive_data(self._with_error_events(data))
+
+    def _receive_framed(self, data: bytes, frame: _Frame) -> bool:
+        """Takes events that are all in the frame; says whether they were."""
+        front, back, seam = frame
+        if not (data.startswith(front) and data.endswith(back)):
+            return False
+        if self._held or not self._decoder.is_between or self._is_done:
+            return False
+        texts: list[str] = []
+        for piece in data[len(front) : -len(back)].split(seam):
+            text = parse_string(piece.decode("utf-8", "replace"))
+            if text is None:
+                return False
+            texts.append(text)
+        for text in texts:
+            self._composer.text(text)
+        return True
+
+    def _receive_event(self, event: Event) -> None:
+        super()._receive_event(event)
+        if self._sought < _FRAMES_SOUGHT and self._composer.has_started:
+            self._sought += 1
+            self._frame = _find_frame(event) or self._frame
 
     def _receive_content(self, choice: dict[str, Json]) -> None:
         """What the first choice says. Its `finish_reason` is read here, after this."""
@@ -196,6 +249,37 @@ class ChoicesReader(SseReader):
 
 def _role(choices: list[dict[str, Json]]) -> str:
     return as_text(as_object(choices[0].get("delta")).get("role")) if choices else ""
+
+
+def _find_frame(event: Event) -> _Frame | None:
+    """The frame of an event that brings text and nothing else; None for any other.
+
+    Whether the string that was found is the text is tried: another in its place must be the only
+    thing that changes.
+    """
+    found = _CONTENT.search(event.data)
+    if found is None or event.type != "message":
+        return None
+    front, back = event.data[: found.start(1)], event.data[found.end(1) :]
+    chunk, tried = parse_object(event.data) or {}, parse_object(f'{front}"{_PROBE}"{back}')
+    delta = _delta_of_text(chunk)
+    if delta is None:
+        return None
+    delta["content"] = _PROBE
+    if chunk != tried:
+        return None
+    before, after = f"data: {front}".encode(), f"{back}\n\n".encode()
+    return _Frame(before, after, after + before)
+
+
+def _delta_of_text(chunk: dict[str, Json]) -> dict[str, Json] | None:
+    """The delta of a chunk that says nothing but text."""
+    choices = as_list(chunk.get("choices"))
+    choice = as_object(choices[0]) if len(choices) == 1 else {}
+    delta = as_object(choice.get("delta"))
+    says = {name for name, value in delta.items() if value and name != "role"}
+    beside = [chunk.get("usage"), chunk.get("x_groq"), *map(choice.get, _SAYING)]
+    return delta if says == {"content"} and not any(beside) else None
 
 
 def _is_bare_error(payload: dict[str, Json]) -> bool:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from typing import Final
-from urllib.parse import quote
+from urllib.parse import quote, unquote_to_bytes
 
 from penstock.core.errors import (
     HostRefused,
     MethodNotAllowed,
+    NameMalformed,
     OperatorOnly,
     OriginRefused,
     PenstockError,
@@ -30,6 +31,8 @@ from penstock.wire import http
 Endpoint = Callable[[Hub, str, Scope, Receive, Send], Awaitable[None]]
 
 RESERVED: Final = b"/stream/__ds/"
+OWN: Final = "__"
+"""What the names of the server's own streams begin with."""
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 FORWARDED: Final = frozenset({b"forwarded", b"x-forwarded-for", b"x-real-ip", b"via"})
 
@@ -90,6 +93,7 @@ class App:
         if endpoint is None:
             raise MethodNotAllowed(scope["method"], ", ".join(endpoints))
         name = http.stream_name(raw_name) if endpoints is not LIST else ""
+        refuse_own(name, scope)
         await endpoint(self.hub, name, scope, receive, send)
 
 
@@ -240,6 +244,17 @@ def refuse_strangers(scope: Scope) -> None:
     is_forwarded = any(name in FORWARDED for name, _ in scope["headers"])
     if is_forwarded or client is None or not is_loopback(client[0]):
         raise OperatorOnly(scope["path"])
+
+
+def refuse_own(name: str, scope: Scope) -> None:
+    """Keep the server's own streams from the network: those whose names begin with `__`, by their
+    address, and by a fork of them. Raises NameMalformed."""
+    source = http.header(scope["headers"], b"stream-forked-from") or ""
+    raw = source.split("/stream/", 1)[-1].removeprefix("/")
+    forked = unquote_to_bytes(raw).decode("utf-8", "replace")
+    for asked in (name, forked):
+        if asked.startswith(OWN):
+            raise NameMalformed(asked, f"begins with {OWN!r}, which the server keeps for itself")
 
 
 def with_cors(hub: Hub, scope: Scope, send: Send) -> Send:

@@ -19,6 +19,7 @@ import socket
 import sys
 from collections.abc import Sized
 from typing import Any, Final, cast
+from urllib.parse import unquote_to_bytes
 
 import msgspec
 from uvicorn.config import Config
@@ -34,13 +35,15 @@ from penstock.core import limits
 from penstock.core.errors import HeadersTooLarge, HeadersTooSlow, PenstockError
 from penstock.core.subscription import Subscription
 from penstock.server.asgi import Message, Send
-from penstock.server.lane import Lane, Request, response
+from penstock.server.lane import PREFIX, Lane, Request, response
 from penstock.server.reader import Reader
 from penstock.server.stream import Stream
 from penstock.server.view import View
 from penstock.wire import http
 
 EXTENSION: Final = "penstock.transport"
+PERHAPS_OWN: Final = (PREFIX + b"_", PREFIX + b"%")
+"""How an address begins that may be one of the server's own streams."""
 SLICES_A_TURN: Final = 4
 """Writes one reader may make before the loop turns: a megabyte, about a millisecond."""
 
@@ -137,7 +140,7 @@ class Writer(Reader, asyncio.Protocol):
 
     def drain(self, retry_ms: int, reason: str = "drained") -> None:
         self.view.live.pop(self, None)
-        self._finish(reason, self.view.form.drain(retry_ms))
+        self._finish(reason, self.view.form.drain(retry_ms, self.place))
 
     def abort(self) -> None:
         if self._reason == "gone":
@@ -287,6 +290,8 @@ class Protocol(HttpToolsProtocol):
     def _takes_append(self) -> bool:
         lane, parser = self.lane, cast("Any", self.parser)
         if lane is None or parser.get_method() != b"POST":
+            return False
+        if self.url.startswith(PERHAPS_OWN) and _is_own(self.url):
             return False
         cycle = cast("RequestResponseCycle | None", self.cycle)
         is_free = cycle is None or cycle.response_complete
@@ -528,6 +533,12 @@ def missing_attributes() -> list[str]:
             known |= {*owner.on_message_begin.__code__.co_names}
         missing += [f"{owner.__name__}.{name}" for name in names if name not in known]
     return missing
+
+
+def _is_own(url: bytes) -> bool:
+    """Whether an address is that of one of the server's own streams: under ASGI it is refused."""
+    name = unquote_to_bytes(url[len(PREFIX) :])
+    return name.startswith(b"__") and name.partition(b"/")[0] != b"__ds"
 
 
 def _may_take(protocol: Protocol, cycle: RequestResponseCycle) -> bool:

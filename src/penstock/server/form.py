@@ -3,7 +3,8 @@
 A view serves many readers with the same bytes; its form makes them. The native form gives each
 record an event of its own and tells of gaps, drains and ends; the Durable Streams form pairs a
 batch with a control event, and what that protocol has no word for (a gap) it says by ending the
-body: the client asks again and is told by a status.
+body: the client asks again and is told by a status. What a record looks like there depends on that
+record alone; the forms in which it depends on all before it are in `dialects.py`.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from penstock.wire import durable, native
 
 class Form(Protocol):
     """One way to show a stream of one epoch. `is_batched`: records are only shown together;
-    `is_merged`: what is replayed is shown otherwise than what comes live."""
+    `is_merged`: what is replayed is shown otherwise than what comes live; `ends_at_gap`: nothing
+    can be shown behind a gap."""
 
     @property
     def is_batched(self) -> bool: ...
@@ -31,9 +33,12 @@ class Form(Protocol):
     @property
     def is_merged(self) -> bool: ...
 
-    def events(self, records: Sequence[Record]) -> list[bytes] | None:
-        """One run of bytes for each record, which can be joined at will; None where records can
-        only be shown together."""
+    @property
+    def ends_at_gap(self) -> bool: ...
+
+    def events(self, records: Sequence[Record], after: int) -> list[bytes] | None:
+        """One run of bytes for each of the records that follow a position, which can be joined at
+        will; None where records can only be shown together."""
         ...
 
     def joined(self, records: Sequence[Record], tail: int) -> bytes:
@@ -44,16 +49,22 @@ class Form(Protocol):
         """What a reader is told that begins level, before anything came; b"" for nothing."""
         ...
 
-    def gap(self, asked: str, resume: Offset, reason: GapReason) -> bytes | None:
-        """Say that history is lost; None: end the body instead."""
+    def gap(self, asked: str, resume: Offset, reason: GapReason, place: int) -> bytes:
+        """Say to a reader at a place that history is lost; b"" for nothing."""
         ...
 
     def end(self, tail: Offset, reason: str) -> bytes:
         """Say how the stream ended: the last of a body."""
         ...
 
-    def drain(self, retry_ms: int) -> bytes:
-        """Say that the server goes away: the last of a body; b"" for nothing."""
+    def drain(self, retry_ms: int, place: int) -> bytes:
+        """Say to a reader at a place that the server goes away: the last of a body; b"" for
+        nothing."""
+        ...
+
+    def broken(self, place: int) -> bytes:
+        """Say to a reader at a place that what follows cannot be had: the last of a body; b"" where
+        ending it there says so."""
         ...
 
     def heartbeat(self, tail: Offset, *, is_visible: bool) -> bytes:
@@ -64,12 +75,12 @@ class Form(Protocol):
 class NativeForm:
     """Native events: one a record, `id:` is the offset after it."""
 
-    is_batched = is_merged = False
+    is_batched = is_merged = ends_at_gap = False
 
     def __init__(self, epoch: int, *, is_binary: bool) -> None:
         self._encoder = native.NativeEncoder(epoch, binary=is_binary)
 
-    def events(self, records: Sequence[Record]) -> list[bytes] | None:
+    def events(self, records: Sequence[Record], after: int) -> list[bytes] | None:
         return self._encoder.encode(records)
 
     def joined(self, records: Sequence[Record], tail: int) -> bytes:
@@ -78,14 +89,17 @@ class NativeForm:
     def greeting(self, head: Head) -> bytes:
         return b""
 
-    def gap(self, asked: str, resume: Offset, reason: GapReason) -> bytes | None:
+    def gap(self, asked: str, resume: Offset, reason: GapReason, place: int) -> bytes:
         return native.gap_event(asked, resume, reason)
 
     def end(self, tail: Offset, reason: str) -> bytes:
         return native.end_event(tail, reason)
 
-    def drain(self, retry_ms: int) -> bytes:
+    def drain(self, retry_ms: int, place: int) -> bytes:
         return native.drain_event(retry_ms)
+
+    def broken(self, place: int) -> bytes:
+        return b""
 
     def heartbeat(self, tail: Offset, *, is_visible: bool) -> bytes:
         return native.status_event(tail) if is_visible else native.HEARTBEAT
@@ -108,7 +122,8 @@ class CompactForm(NativeForm):
 class DurableForm:
     """Durable Streams' `live=sse`: a `data` event for a batch, a `control` event after it."""
 
-    is_batched, is_merged = True, False
+    is_batched = ends_at_gap = True
+    is_merged = False
 
     def __init__(self, epoch: int, content_type: str) -> None:
         self._epoch = epoch
@@ -120,7 +135,7 @@ class DurableForm:
         share this form, since they share its bytes; a cursor ahead of its time costs nothing."""
         self._floor = max(self._floor, durable.next_cursor(time.time(), cursor, random.random()))  # noqa: S311
 
-    def events(self, records: Sequence[Record]) -> list[bytes] | None:
+    def events(self, records: Sequence[Record], after: int) -> list[bytes] | None:
         return None
 
     def joined(self, records: Sequence[Record], tail: int) -> bytes:
@@ -131,13 +146,16 @@ class DurableForm:
     def greeting(self, head: Head) -> bytes:
         return self._control(head.tail_offset, is_up_to_date=True)
 
-    def gap(self, asked: str, resume: Offset, reason: GapReason) -> bytes | None:
-        return None
+    def gap(self, asked: str, resume: Offset, reason: GapReason, place: int) -> bytes:
+        return b""
 
     def end(self, tail: Offset, reason: str) -> bytes:
         return durable.control_event(tail, 0, is_up_to_date=True, end=reason)
 
-    def drain(self, retry_ms: int) -> bytes:
+    def drain(self, retry_ms: int, place: int) -> bytes:
+        return b""
+
+    def broken(self, place: int) -> bytes:
         return b""
 
     def heartbeat(self, tail: Offset, *, is_visible: bool) -> bytes:

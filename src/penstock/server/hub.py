@@ -44,9 +44,9 @@ from penstock.core.record import EndReason, NewRecord, checked
 from penstock.llm.merging import MERGES
 from penstock.server.config import Settings, make_settings
 from penstock.server.ear import Ear
-from penstock.server.payload import Payload
+from penstock.server.production import Item, LastWords, close_source
 from penstock.server.store import make_backend
-from penstock.server.stream import Poll, Stream, close_source
+from penstock.server.stream import Poll, Stream
 from penstock.server.subscriptions.addresses import WebhookRules
 from penstock.server.subscriptions.service import Subscriptions
 from penstock.server.view import View
@@ -115,6 +115,7 @@ class Hub:
         self._paused: dict[Reader, float] = {}
         self._dirty: dict[View, None] = {}
         self._is_flush_due = False
+        self._in_dialects: set[Stream] = set()  # streams that have views in dialects
         self._tasks: set[asyncio.Task[Any]] = set()
         self._ticker: asyncio.Task[None] | None = None
         self._users = 0
@@ -183,23 +184,27 @@ class Hub:
     async def start(
         self,
         name: str | None,
-        source: AsyncIterable[Payload | NewRecord],
+        source: AsyncIterable[Item],
         *,
         join: bool = False,
         opening: Sequence[NewRecord] = (),
         cancel_unread_after_s: float | None = None,
         content_type: str = "application/json",
         retention: Retention | None = None,
+        last_words: LastWords | None = None,
     ) -> Stream:
         """Create a stream and feed it from `source` in a task that the hub owns.
 
         `opening` are records that come before the source's (a question, before its answer); they
-        are there when this returns. What the source yields is appended: a JSON value, or a
-        `NewRecord` with a type or key. Its end is `complete`; an exception makes it `failed`
-        (logged, never shown to readers); a cancel closes the source, which must release what it
-        holds. Without readers the source goes on, unless `cancel_unread_after_s` says for how
-        long, counted from the start and from each time the last reader leaves. Once ended it can
-        be read for `ended_ttl_s`; after a restart of the process it is `lost`.
+        are there when this returns. What the source yields is appended: a JSON value, a `NewRecord`
+        with a type or key, or a `Batch` of these in one commit, which can bring the end with it.
+        The source's own end is `complete`; an exception makes it `failed` (logged, never shown to
+        readers); a cancel closes the source, which must release what it holds. Whoever else ends
+        the stream, `last_words` is asked, with the reason, for records to commit with that end.
+
+        Without readers the source goes on, unless `cancel_unread_after_s` says for how long,
+        counted from the start and from each time the last reader leaves. Once ended it can be read
+        for `ended_ttl_s`; after a restart of the process it is `lost`.
 
         Raises StreamExists when the name is taken; with `join` the stream there is given instead
         and the new source is closed without being iterated. Raises Draining, and of the opening
@@ -222,7 +227,7 @@ class Hub:
             if join:
                 return stream
             raise StreamExists(stream.name)
-        stream.produce(source, cancel_unread_after_s)
+        stream.produce(source, cancel_unread_after_s, last_words)
         return stream
 
     async def get(self, name: str) -> Stream:
@@ -396,6 +401,10 @@ class Hub:
 
     # flushing
 
+    def has_dialects(self, stream: Stream) -> None:
+        """Note that a stream is read in dialects: a tick lets go of what nobody reads any more."""
+        self._in_dialects.add(stream)
+
     def mark_dirty(self, view: View) -> None:
         """Have a view flushed at the end of this turn of the loop."""
         self._dirty[view] = None
@@ -407,8 +416,13 @@ class Hub:
         self._is_flush_due = False
         dirty, self._dirty = self._dirty, {}
         now = self.clock()
-        for view in dirty:
-            view.flush(now)
+        views = iter(dirty)
+        try:
+            for view in views:
+                view.flush(now)
+        finally:
+            for view in views:  # behind one that raised: in the next turn
+                self.mark_dirty(view)
 
     # readers
 
@@ -428,12 +442,15 @@ class Hub:
     def reader_opened(self, reader: Reader) -> None:
         """Count a reader. It must call `reader_closed`, once."""
         self._readers.add(reader)
+        reader.view.readers += 1
         self.stream_now(reader.stream.name)  # one that rested is in use again
         reader.stream.reader_count_changed(1)
 
     def reader_closed(self, reader: Reader, reason: str) -> None:
         """Forget a reader."""
         self._readers.discard(reader)
+        reader.view.readers -= 1
+        reader.view.used_at = self.clock()
         self._paused.pop(reader, None)
         if not self._readers:
             self._all_gone.set()
@@ -443,12 +460,13 @@ class Hub:
     def poll_opened(self, stream: Stream, poll: Poll) -> None:
         """Count who waits for the next commit. It must call `poll_closed`, once."""
         stream.polls.add(poll)
+        stream.attending(1)
         self._polls += 1
 
     def poll_closed(self, stream: Stream, poll: Poll) -> None:
         """Forget who waited."""
         stream.polls.discard(poll)
-        stream.used_at = self.clock()
+        stream.attending(-1)
         self._polls -= 1
 
     def reader_paused(self, reader: Reader) -> None:
@@ -502,9 +520,13 @@ class Hub:
             if not stream.is_resting:
                 stream.used_at = now
                 stream.heartbeat(now)
-                stream.touch()
+                stream.keep()
             elif self._rests and now - stream.used_at >= self.settings.rest_after_s:
                 self._let_rest(stream)
+        rest_s = self.settings.rest_after_s
+        for stream in list(self._in_dialects):
+            if not stream.drop_unread(now, rest_s):
+                self._in_dialects.discard(stream)
         for reader in list(self._readers):
             if reader.ends_at is not None and now >= reader.ends_at:
                 reader.drain(self.draw_retry_ms(), "aged")

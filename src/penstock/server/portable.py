@@ -81,7 +81,8 @@ class PortableReader(Reader):
             await self._send(send, preamble)
         while not self._is_gone:
             if self._drain_ms is not None:
-                await self._send(send, self.view.form.drain(self._drain_ms), more=False)
+                last = self.view.form.drain(self._drain_ms, self.place)
+                await self._send(send, last, more=False)
                 return self._drain_reason
             body = None if self.is_loading else self.step()
             if body or self.is_done:
@@ -89,7 +90,7 @@ class PortableReader(Reader):
                 if self.is_done:
                     return "ended"
             elif body is not None and not self.is_loading:
-                continue  # a step that says nothing
+                await asyncio.sleep(0)  # a step that says nothing, maybe after work
             elif self._heartbeat_due:
                 self._heartbeat_due = False
                 await self._send(send, self.heartbeat_bytes())

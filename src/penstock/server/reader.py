@@ -11,7 +11,16 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 from penstock.core.cursor import Offset
-from penstock.core.subscription import End, Gap, Leave, Read, State, Subscription, Wait
+from penstock.core.subscription import (
+    End,
+    Gap,
+    GapReason,
+    Leave,
+    Read,
+    State,
+    Subscription,
+    Wait,
+)
 from penstock.server.view import Slice
 
 if TYPE_CHECKING:
@@ -74,6 +83,13 @@ class Reader(ABC):
             return 0
         return max(0, self.view.head.tail - self.subscription.position)
 
+    @property
+    def place(self) -> int:
+        """The position up to which it was handed everything; that of all, while level."""
+        subscription = self.subscription
+        is_level = subscription.state is State.LIVE
+        return self.view.flushed if is_level else subscription.position
+
     def step(self) -> bytes | None:
         """Give the next body bytes, at most one write's worth, none while `is_loading`; None when
         level with the rest."""
@@ -81,23 +97,32 @@ class Reader(ABC):
         was_level = subscription.state is State.LIVE
         match subscription.decide(view.seen):
             case Wait():
-                return self._greet()
+                is_ready = view.make_ready(subscription.position)
+                return self._greet() if is_ready else self._load(subscription.position)
             case Read(after):
                 return self._read(after, is_live=was_level)
             case Gap(asked, resume, reason):
-                self.stream.hub.hooks.gap(reason)
-                told = view.form.gap(asked, Offset(view.head.epoch, resume), reason)
-                if told is None:
-                    subscription.finish(left=True)
-                    return b""
-                subscription.skip(resume)
-                return told
+                return self._tell_gap(asked, resume, reason)
             case End(reason):
+                if not view.make_ready(subscription.position):
+                    return self._load(subscription.position)
                 subscription.finish()
                 return view.form.end(view.head.tail_offset, reason)
             case Leave():
+                place = self.place
                 subscription.finish(left=True)
-                return view.form.drain(self.stream.hub.draw_retry_ms())
+                return view.form.drain(self.stream.hub.draw_retry_ms(), place)
+
+    def _tell_gap(self, asked: str, resume: int, reason: GapReason) -> bytes:
+        self.stream.hub.hooks.gap(reason)
+        form, subscription = self.view.form, self.subscription
+        offset = Offset(self.view.head.epoch, resume)
+        told = form.gap(asked, offset, reason, subscription.position)
+        if form.ends_at_gap:
+            subscription.finish(left=True)
+        else:
+            subscription.skip(resume)
+        return told
 
     def _greet(self) -> bytes | None:
         if self._is_greeted:
@@ -110,20 +135,26 @@ class Reader(ABC):
         piece = view.slice(after, view.flushed, is_live=is_live)
         if piece is None:
             asked, piece = self._piece or (-1, None)
+            if asked != after or piece is None:
+                return self._load(after)
             self._piece = None
-            if asked != after:
-                self.is_loading = True
-                self.stream.load(view, after, self)
-                return b""
-            if piece is None:
-                # The store has nothing where the log says there is something: the reader comes
-                # back, and is never shown what follows as its next.
-                self.subscription.finish(left=True)
-                return b""
         self._is_greeted = True
         self.subscription.advance(piece.position)
         self._count(piece.records, len(piece.body))
         return piece.body
+
+    def _load(self, after: int) -> bytes:
+        """Ask for what follows a place from the store; says the last of the body when that was
+        done, and the store has nothing where the log says there is something. Never is a reader
+        shown what follows as its next: it comes back."""
+        asked, piece = self._piece or (-1, None)
+        self._piece = None
+        if asked == after and piece is None:
+            self.subscription.finish(left=True)
+            return self.view.form.broken(after)
+        self.is_loading = True
+        self.stream.load(self.view, after, self)
+        return b""
 
     def loaded(self, after: int, piece: Slice | None) -> None:
         """Take what the store had after a position, and go on."""

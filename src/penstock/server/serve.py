@@ -87,14 +87,17 @@ def make_server(
     hub: Hub | None = None,
     app: Callable[..., Any] | None = None,
     fast: bool = True,
+    has_lane: bool | None = None,
 ) -> Server:
     """Make the server of a hub, ready for `await server.serve()`.
 
     `app` replaces the application (it must run the hub); `fast=False` leaves the fast path out.
+    `has_lane` says whether plain appends to `/v1/stream/` are answered below the application; by
+    default not where there is an `app`, whose middleware must see them.
     Raises SettingInvalid for an address that strangers can reach without being asked who they are.
     """
     refuse_open_door(settings)
-    hub = hub or Hub(settings.backend, settings=_answering_to_own_name(settings))
+    hub = hub or make_hub(settings)
     if fast and (missing := missing_attributes()):
         logger.warning("the fast path is off: uvicorn has no %s", ", ".join(missing))
         fast = False
@@ -107,7 +110,7 @@ def make_server(
             "header_bytes": settings.header_bytes,
             "header_s": settings.header_s,
             # An application of the caller's own sees every request; ours needs not see appends.
-            "lane": Lane(hub) if app is None else None,
+            "lane": Lane(hub) if (app is None if has_lane is None else has_lane) else None,
         },
     )
     config = uvicorn.Config(
@@ -127,6 +130,11 @@ def make_server(
     )
     hub.fast_path_active = fast
     return Server(config, hub)
+
+
+def make_hub(settings: Settings) -> Hub:
+    """Make the hub of a server that listens where these settings say. Raises SettingInvalid."""
+    return Hub(settings.backend, settings=_answering_to_own_name(settings))
 
 
 def run(server: Server, *, on_ready: Callable[[str], None] | None = None) -> None:

@@ -1,32 +1,39 @@
-"""A stream as the server has it: its place in the hub, its producer, its view.
+"""A stream as the server has it: its place in the hub, its producer, its views.
 
-A producer belongs to the hub, not to the request that started it: it goes on when the request's
-connection is gone, and stops when it is done, cancelled, or (if its starter said so) unread for
-too long. The log itself is the backend's; this is who appends to it and who is told.
+The log itself is the backend's; this is who appends to it and who is told. What feeds it is a
+`production.py`, how it is shown a `view.py`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterable, AsyncIterator, Sequence
-from typing import TYPE_CHECKING, Final, Literal, Protocol
+from collections.abc import AsyncIterable, Generator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from penstock.backends.interface import StreamConfig, Watch
 from penstock.core.cursor import Offset
 from penstock.core.errors import (
-    CallerError,
+    Overloaded,
     PenstockError,
     StreamEnded,
-    StreamGone,
     StreamNotFound,
 )
 from penstock.core.log import Head
 from penstock.core.record import EndReason, NewRecord, Record, checked
-from penstock.server.feed import Feed
+from penstock.server.dialects import MAX_DIALECTS, DialectKind, DialectView, make_form
 from penstock.server.form import CompactForm, DurableForm, Form, NativeForm
 from penstock.server.payload import Payload, encode_payload
-from penstock.server.view import MAX_SLICE_RECORDS, SLICE_PAYLOAD_BYTES, View, Waiter
+from penstock.server.production import Item, LastWords, Production
+from penstock.server.view import (
+    MAX_SLICE_RECORDS,
+    SLICE_PAYLOAD_BYTES,
+    Loading,
+    Slice,
+    View,
+    Waiter,
+)
 from penstock.wire import http
 
 if TYPE_CHECKING:
@@ -34,10 +41,9 @@ if TYPE_CHECKING:
     from penstock.server.response import StreamResponse
 
 logger = logging.getLogger("penstock")
-END_AGAIN_S: Final = 1.0
-"""How long to wait before an end that the store could not take is tried again."""
 
-Kind = Literal["native", "compact", "durable"]
+PlainKind = Literal["native", "compact", "durable"]
+Kind = PlainKind | DialectKind
 """The forms a stream is shown in."""
 
 
@@ -49,6 +55,21 @@ class Poll(Protocol):
         ...
 
 
+class _Call:
+    """One that waits, for itself, until there is something after a position."""
+
+    __slots__ = ("_after", "_stream", "woken")
+
+    def __init__(self, stream: Stream, after: int) -> None:
+        self._stream, self._after = stream, after
+        self.woken = asyncio.get_running_loop().create_future()
+
+    def wake(self) -> None:
+        # Who waits for the end is not woken for every record before it.
+        if self._stream.has_passed(self._after) and not self.woken.done():
+            self.woken.set_result(None)
+
+
 class Stream:
     """One stream of a hub: append to it, end it, hand it to readers.
 
@@ -57,11 +78,10 @@ class Stream:
 
     __slots__ = (
         "__weakref__",
-        "_idle_timer",
+        "_attending",
         "_last_append",
-        "_producer",
+        "_production",
         "_started_at",
-        "_unread_s",
         "_views",
         "_watch",
         "config",
@@ -85,11 +105,10 @@ class Stream:
         self.used_at = hub.clock()
         self._views: dict[Kind, View] = {}
         self._watch: Watch | None = None
-        self._producer: asyncio.Task[None] | None = None
+        self._production: Production | None = None
+        self._attending = 0  # who waits for something here, and is no reader
         self._started_at: float | None = None
         self._last_append = 0.0
-        self._unread_s: float | None = None
-        self._idle_timer: asyncio.TimerHandle | None = None
 
     @property
     def path(self) -> str:
@@ -109,7 +128,7 @@ class Stream:
     @property
     def is_produced(self) -> bool:
         """Whether a producer of the hub is still at work on it."""
-        return self._producer is not None and not self._producer.done()
+        return self._production is not None and self._production.is_at_work
 
     async def append(self, payload: Payload, *, type: str = "", key: str = "") -> Offset:
         """Append one record; returns the offset after it, once it is committed.
@@ -138,12 +157,21 @@ class Stream:
     async def close(self, reason: EndReason = EndReason.COMPLETE) -> bool:
         """End the stream, for good; returns whether this call did: the first reason stands.
 
-        A producer of the hub that is still at work is cancelled.
+        A producer of the hub that is still at work is cancelled. Its last words, if it has any, are
+        committed with the end.
         """
-        before = self.head.end
-        await self.hub.backend.append(self.name, [], end=reason)
-        await self.stop_producer()
-        return before is None
+        is_first = self.head.end is None
+        try:
+            if self._production is not None and is_first:
+                appended = await self._production.end(reason)
+            else:
+                appended = await self.hub.backend.append(self.name, [], end=reason)
+            is_first = is_first and appended.end is reason
+        except StreamEnded:
+            is_first = False  # while the words were on their way
+        finally:
+            await self.stop_producer()
+        return is_first
 
     async def cancel(self) -> bool:
         """End the stream as `cancelled` and abort its producer, upstream call and all.
@@ -151,6 +179,48 @@ class Stream:
         Readers have their end before the producer has stopped. Returns whether it was running.
         """
         return await self.close(EndReason.CANCELLED)
+
+    @contextmanager
+    def attended(self) -> Generator[None]:
+        """Count somebody who waits for something here as a reader, as long as that lasts: a
+        producer that may not run unread goes on."""
+        self.attending(1)
+        try:
+            yield
+        finally:
+            self.attending(-1)
+
+    async def wait(self, after: int) -> None:
+        """Wait until a record after a position is committed, the stream has ended, or it is
+        deleted. Cancelling it changes nothing."""
+        if self.has_passed(after):
+            return
+        call = _Call(self, after)
+        self.polls.add(call)
+        try:
+            await call.woken
+        finally:
+            self.polls.discard(call)
+
+    def has_passed(self, after: int) -> bool:
+        """Whether there is a record after a position, or will never be one."""
+        return self.head.tail > after or self.head.end is not None or self.is_deleted
+
+    async def records(self, after: int = 0) -> list[Record]:
+        """Give every record that is kept after a position, in order. Raises StreamNotFound,
+        StreamGone, StoreFailed."""
+        found: list[Record] = []
+        while after < self.head.tail:
+            page = await self.hub.backend.read(
+                self.name, after, MAX_SLICE_RECORDS, SLICE_PAYLOAD_BYTES
+            )
+            # A store may have committed more than anybody was told of.
+            found += [record for record in page if record.position <= self.head.tail]
+            if not page:
+                break
+            after = page[-1].position
+            await asyncio.sleep(0)  # reading memory waits for nothing
+        return found
 
     def response(self, *, last_event_id: str | None = None) -> StreamResponse:
         """Give a response that streams this to whoever made the request: return it from a FastAPI
@@ -172,31 +242,64 @@ class Stream:
         return self.head.end is not None and config.ended_ttl_s is not None
 
     def touch(self) -> None:
-        """Count a read as use, where that keeps the stream."""
+        """Count a read as use, where that keeps the stream; a producer that may not run unread is
+        given its time anew."""
+        self.keep()
+        if self._production is not None:
+            self._production.touch()
+
+    def keep(self) -> None:
+        """Count what goes on here as use, where that keeps the stream."""
         if self.may_be_over and self.hub.sweeps is not None:
             self.hub.sweeps.touch(self.name)
 
     @property
     def is_resting(self) -> bool:
         """Whether nobody here reads or feeds it: where a store keeps it, it can leave memory."""
-        return not (self.readers or self.polls or self.is_produced)
+        return not (self.readers or self.polls or self._attending or self.is_produced)
 
     def view(self, kind: Kind = "native") -> View:
-        """This stream in one form; made when it is first read that way."""
+        """This stream in one form; made when it is first read that way.
+
+        Raises LookupError for a dialect that there is not, and Overloaded where the stream is read
+        in too many dialects already.
+        """
         view = self._views.get(kind)
         if view is None:
-            hub = self.hub
-            view = self._views[kind] = View(
-                self.head,
-                self._form(kind),
-                None if hub.reads_now is None else self._read_now,
-                tail_bytes=hub.settings.view_tail_bytes,
-                hooks=hub.hooks,
-                now=hub.clock(),
-            )
+            view = self._views[kind] = self._make_view(kind)
         return view
 
-    def _form(self, kind: Kind) -> Form:
+    def _make_view(self, kind: Kind) -> View:
+        hub, head = self.hub, self.head
+        read_now = None if hub.reads_now is None else self._read_now
+        tail_bytes, now = hub.settings.view_tail_bytes, hub.clock()
+        if isinstance(kind, DialectKind):
+            form = make_form(kind, self.name, head.epoch)
+            self._make_room()
+            hub.has_dialects(self)
+            return DialectView(
+                head, form, read_now, tail_bytes=tail_bytes, hooks=hub.hooks, now=now
+            )
+        form = self._form(kind)
+        return View(head, form, read_now, tail_bytes=tail_bytes, hooks=hub.hooks, now=now)
+
+    def _make_room(self) -> None:
+        """Let go of dialect views that nobody reads when there are too many. Raises Overloaded."""
+        if len(self._views) >= MAX_DIALECTS:
+            self.drop_unread(self.hub.clock(), 0.0)
+        if len(self._views) >= MAX_DIALECTS:
+            raise Overloaded(MAX_DIALECTS)
+
+    def drop_unread(self, now: float, after_s: float) -> bool:
+        """Let go of dialect views that nobody has read for so long; returns whether any is left."""
+        self._views = {
+            kind: view
+            for kind, view in self._views.items()
+            if not isinstance(view, DialectView) or view.readers or now - view.used_at < after_s
+        }
+        return any(isinstance(view, DialectView) for view in self._views.values())
+
+    def _form(self, kind: PlainKind) -> Form:
         epoch, content_type = self.head.epoch, self.config.content_type
         if kind == "durable":
             return DurableForm(epoch, content_type)
@@ -208,20 +311,28 @@ class Stream:
     def load(self, view: View, after: int, waiter: Waiter) -> None:
         """Have a view's older events read from the store, once for all who wait for them."""
         if view.wait_for(after, waiter):
-            self.hub.spawn(self._load(view, after))
+            self.hub.spawn(self._load(view, view.loading(after)))
 
-    async def _load(self, view: View, after: int) -> None:
-        records: Sequence[Record] | None = None
+    async def _load(self, view: View, loading: Loading) -> None:
+        piece: Slice | None = None
         try:
-            found = await self.hub.backend.read(
-                self.name, after, MAX_SLICE_RECORDS, SLICE_PAYLOAD_BYTES
-            )
-            if not found or found[0].position == after + 1 or not await self.has_lost(after):
-                records = found
+            while piece is None and (records := await self._page(loading.place, view.page_records)):
+                piece = loading.receive(records)
         except PenstockError as error:
+            after = loading.after
             logger.warning("reading %r after %d failed: %s", self.name, after, error.sentence)
-        finally:
-            view.loaded(after, records)
+        finally:  # nobody waits for ever over a merge that raises
+            view.loaded(loading.after, piece)
+
+    async def _page(self, after: int, max_records: int) -> Sequence[Record]:
+        """Read what follows a position; nothing where it is lost. Lets others have their turn."""
+        await asyncio.sleep(0)
+        found = await self.hub.backend.read(self.name, after, max_records, SLICE_PAYLOAD_BYTES)
+        # A stream of this name may have been made anew since.
+        if self.is_deleted:
+            raise StreamNotFound(self.name)
+        is_next = not found or found[0].position == after + 1
+        return found if is_next or not await self.has_lost(after) else []
 
     async def has_lost(self, after: int) -> bool:
         """Whether what followed a position is gone, as the store has it. It may have dropped
@@ -295,109 +406,41 @@ class Stream:
         """Let go of the registration and the timer: the stream is gone."""
         if self._watch is not None:
             self._watch.cancel()
-        self._cancel_idle_timer()
+        if self._production is not None:
+            self._production.forget()
 
     def rest(self) -> None:
         """Let go of what only readers need; the registration goes on."""
         self._views.clear()
 
-    def produce(self, source: AsyncIterable[Payload | NewRecord], unread_s: float | None) -> None:
+    def produce(
+        self,
+        source: AsyncIterable[Item],
+        unread_s: float | None = None,
+        last_words: LastWords | None = None,
+    ) -> None:
         """Start the task that feeds this stream; the hub owns it."""
         self._started_at = self.hub.clock()
-        self._unread_s = unread_s
-        self._producer = asyncio.create_task(self._produce(source), name=f"penstock:{self.name}")
+        self._production = Production(self, source, unread_s, last_words)
         self.reader_count_changed(0)
 
     async def stop_producer(self) -> None:
         """Cancel the producer and wait for it, but no longer than the settings say."""
-        self._cancel_idle_timer()
-        task = self._producer
-        if task is None or task.done() or task is asyncio.current_task():
-            return
-        task.cancel()
-        _, late = await asyncio.wait([task], timeout=self.hub.settings.cancel_s)
-        if late:
-            logger.warning(
-                "the producer of %r at %s ignores its cancellation", self.name, self.offset
-            )
+        if self._production is not None:
+            await self._production.stop()
 
     def reader_count_changed(self, change: int) -> None:
         """Count a reader; a producer that may not run unread is given its time from now."""
         self.readers += change
-        self._cancel_idle_timer()
-        if not self.readers and self._unread_s is not None and self.is_produced:
-            self._idle_timer = asyncio.get_running_loop().call_later(
-                self._unread_s, self._cancel_unread
-            )
+        if self._production is not None:
+            self._production.read_changed(is_read=bool(self.readers or self._attending))
 
-    def _cancel_unread(self) -> None:
-        self._idle_timer = None
-        self.hub.spawn(self.cancel())
-
-    def _cancel_idle_timer(self) -> None:
-        if self._idle_timer is not None:
-            self._idle_timer.cancel()
-            self._idle_timer = None
-
-    async def _produce(self, source: AsyncIterable[Payload | NewRecord]) -> None:
-        reason = EndReason.FAILED
-        iterator = aiter(source)
-        backend = self.hub.backend
-        # Where a commit costs a write, what comes while one is under way shares the next.
-        feed = None if self.hub.commits_now is not None else Feed(backend, self.name)
-        try:
-            async for item in iterator:
-                record = self._item_record(item)
-                if feed is None:
-                    await backend.append(self.name, [record])
-                else:
-                    await feed.put(record)
-            reason = EndReason.COMPLETE
-        except asyncio.CancelledError:
-            reason = EndReason.CANCELLED
-        except StreamEnded:
-            pass  # ended under the producer's hands: the first reason stands
-        except Exception:
-            # The task's outermost edge: a source can raise anything, and readers must have an end.
-            logger.exception("the producer of %r failed at %s", self.name, self.offset)
-        finally:
-            await close_source(iterator)
-            self._cancel_idle_timer()
-            await self._end(reason, feed)
-
-    async def _end(self, reason: EndReason, feed: Feed | None) -> None:
-        """End the stream after its producer, with what was not committed yet."""
-        backend = self.hub.backend
-        try:
-            if self.head.end is not None and feed is not None:
-                await feed.abandon()
-            elif feed is not None:
-                await feed.finish(reason)
-            elif self.head.end is None:
-                await backend.append(self.name, [], end=reason)
-        except (StreamNotFound, StreamGone, StreamEnded):
-            pass  # deleted or ended while its source took long to close
-        except PenstockError as error:
-            logger.error("the end of %r could not be stored: %s", self.name, error.sentence)
-            self.hub.spawn(self._end_at_last())
-
-    async def _end_at_last(self) -> None:
-        """End a stream whose store could not take what came last, as soon as it can. Readers must
-        have an end; until then they wait, and after a restart it is `lost`."""
-        while True:
-            await asyncio.sleep(END_AGAIN_S)
-            try:
-                await self.hub.backend.append(self.name, [], end=EndReason.FAILED)
-            except CallerError:
-                return
-            except PenstockError:
-                continue
-            return
-
-    def _item_record(self, item: Payload | NewRecord) -> NewRecord:
-        if isinstance(item, NewRecord):
-            return checked(item.payload, item.type, item.key, self.hub.settings.max_record_bytes)
-        return self._record(item, "", "")
+    def attending(self, change: int) -> None:
+        """Count somebody who waits for something here and is no reader."""
+        self.hub.stream_now(self.name)  # one that rested is in use again
+        self._attending += change
+        self.used_at = self.hub.clock()
+        self.reader_count_changed(0)
 
     def _record(self, payload: Payload, type: str, key: str) -> NewRecord:
         data = encode_payload(payload, self.config.content_type)
@@ -406,6 +449,8 @@ class Stream:
     def _read_now(self, after: int, max_records: int, max_bytes: int) -> Sequence[Record]:
         backend = self.hub.reads_now
         assert backend is not None
+        if self.is_deleted:  # one of this name may have been made anew
+            raise StreamNotFound(self.name)
         return backend.read_now(self.name, after, max_records, max_bytes)
 
     def _time_append(self, now: float) -> None:
@@ -414,14 +459,3 @@ class Stream:
         elif self._started_at is not None:
             self.hub.hooks.first_record(now - self._started_at)
         self._last_append = now
-
-
-async def close_source(iterator: AsyncIterator[object]) -> None:
-    """Close a generator, so that what it holds (an upstream connection) is released now."""
-    close = getattr(iterator, "aclose", None)
-    if close is None:
-        return
-    try:
-        await close()
-    except Exception:
-        logger.exception("a producer's source failed while it was closed")

@@ -9,6 +9,9 @@ brought up to `flushed` in slices and joins the loop again.
 Encoded events of the recent past are kept, at most `tail_bytes`, for readers a little behind;
 older ones are encoded from the log again: at once where it lies in memory, else when the store
 has read them, once for all readers at the same place. Nothing is encoded while nobody reads.
+
+Here the bytes of a record depend on that record alone. Where they depend on all before it, the view
+is a `dialects.DialectView`.
 """
 
 from __future__ import annotations
@@ -82,6 +85,22 @@ class Waiter(Protocol):
         ...
 
 
+class Loading:
+    """What is read from the store to make a write of older events, for those who wait for it.
+    `place` is where to read on; `receive` takes what was read there."""
+
+    __slots__ = ("_view", "after", "place")
+
+    def __init__(self, view: View, after: int, place: int) -> None:
+        self._view = view
+        self.after = after
+        self.place = place
+
+    def receive(self, records: Sequence[Record]) -> Slice | None:
+        """Take records from `place` on, at least one; None when more have to be read."""
+        return self._view.encode(records, self.after, self._view.flushed)
+
+
 class View:
     """One stream in one form. `read_now` reads the log where it lies in memory; None elsewhere."""
 
@@ -102,8 +121,13 @@ class View:
         "last_write",
         "live",
         "loads",
+        "readers",
         "sleepers",
+        "used_at",
     )
+
+    page_records = MAX_SLICE_RECORDS
+    """Most records that are read for one write."""
 
     def __init__(
         self,
@@ -118,7 +142,8 @@ class View:
         self.head = head
         self.form = form
         self.flushed = head.tail
-        self.last_write = now
+        self.last_write = self.used_at = now
+        self.readers = 0  # all of them; `used_at` is when there was one last
         self.live: dict[Sink, None] = {}  # level, written to by flush
         self.sleepers: dict[Sleeper, None] = {}  # level, woken by flush (the portable path)
         self.fresh: set[Sink] = set()  # live, and have had no record yet
@@ -132,7 +157,7 @@ class View:
         self._events: list[bytes] = []
         self._positions: list[int] = []
         self._first = 0
-        self._tail_size = 0
+        self._tail_size: int = 0
         self._start = head.tail
 
     @property
@@ -194,8 +219,7 @@ class View:
                 sink.wake()
 
     def _write_all(self, records: list[Record], now: float) -> None:
-        self.last_write = now
-        events = self.form.events(records)
+        events = self.form.events(records, self.flushed)
         if events is None:
             self._write_together(records, now)
             return
@@ -205,7 +229,7 @@ class View:
         else:
             start = 0
             while start < len(events):
-                stop = _slice_end(events, start)
+                stop = slice_end(events, start)
                 self._write_slice(b"".join(events[start:stop]), records[start:stop], now)
                 start = stop
         self._remember(events, records, len(whole))
@@ -228,6 +252,9 @@ class View:
         """Write the same bytes to every level reader: the hot path."""
         live = self.live
         position = self.flushed = records[-1].position
+        if not body:  # nothing of them is shown; and an empty chunk would end every body
+            return
+        self.last_write = now
         if not live:
             return
         framed = http.chunk(body)
@@ -271,7 +298,7 @@ class View:
         if is_as_it_came and after >= self._start and self._events:
             first = bisect_right(self._positions, after, self._first)
             stop = bisect_right(self._positions, before, first)
-            stop = _slice_end(self._events, first, stop)
+            stop = slice_end(self._events, first, stop)
             if stop > first and self._begins_at(first, after):
                 body = b"".join(self._events[first:stop])
                 return Slice(body, self._positions[stop - 1], stop - first)
@@ -280,6 +307,11 @@ class View:
         return self.encode(
             self._read_now(after, MAX_SLICE_RECORDS, SLICE_PAYLOAD_BYTES), after, before
         )
+
+    def make_ready(self, position: int) -> bool:
+        """Whether what follows a position, or the end there, can be made at once; False where the
+        store has to be asked for what is before it."""
+        return True
 
     def _begins_at(self, index: int, after: int) -> bool:
         """Whether an event of the tail begins after a position: one that holds a batch may begin
@@ -308,15 +340,14 @@ class View:
         waiters.append(waiter)
         return len(waiters) == 1
 
-    def loaded(self, after: int, records: Sequence[Record] | None) -> None:
-        """Hand what was read from the store to everybody who waited for it."""
-        waiters = self.loads.pop(after, [])
-        piece: Slice | None = None
-        try:
-            piece = self.encode(records, after, self.flushed) if records else None
-        finally:  # nobody waits for ever over a merge that raises
-            for waiter in waiters:
-                waiter.loaded(after, piece)
+    def loading(self, after: int) -> Loading:
+        """Begin to read what follows a position."""
+        return Loading(self, after, after)
+
+    def loaded(self, after: int, piece: Slice | None) -> None:
+        """Hand what was read from the store to everybody who waited for it; None: nothing was."""
+        for waiter in self.loads.pop(after, []):
+            waiter.loaded(after, piece)
 
     def heartbeat(self, now: float) -> None:
         """Have every level reader shown a sign of life."""
@@ -331,7 +362,7 @@ class View:
             sink.fall_behind(position)
 
 
-def _slice_end(events: list[bytes], start: int, stop: int | None = None) -> int:
+def slice_end(events: list[bytes], start: int, stop: int | None = None) -> int:
     """Find where a write of at most 256 KiB that begins at `start` ends: at least one event."""
     stop = len(events) if stop is None else stop
     size = 0

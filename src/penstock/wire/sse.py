@@ -150,6 +150,11 @@ class Decoder:
         self._receive(data)
         self._is_between = not (self._is_special or self._tail or self._held)
 
+    @property
+    def is_between(self) -> bool:
+        """Whether the next byte begins an event, and nothing of an earlier one is held."""
+        return self._is_between
+
     def _receive(self, data: bytes) -> None:
         if self._is_special:
             data = self._take_special(data)

@@ -105,6 +105,9 @@ class Chain:
 
     def receive_event(self, event: TokenEvent) -> list[TokenEvent]:
         """Takes the answer's next event and gives what its readers may see now, in order."""
+        # Nearly every event is a piece of text on its way through no filter at all.
+        if type(event) is Text and not (self._filters or self._has_stopped or self._has_failed):
+            return [event]
         if self.is_ended:
             return [event] if isinstance(event, Usage) and not self._has_failed else []
         if isinstance(event, _END):

@@ -32,6 +32,11 @@ class Writer:
         if not self._has_ended:
             self._write(*to_record(event))
 
+    def write_text(self, piece: bytes) -> bytes | None:
+        if self._has_ended or self._out:
+            return None
+        return b'event: text\ndata: {"text":%b}\n\n' % piece
+
     def end(self, reason: EndReason) -> None:
         if not self._has_ended:
             self._has_ended = True

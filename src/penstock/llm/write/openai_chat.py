@@ -117,6 +117,12 @@ class Writer(DialectWriter):
     def _write_chunk(self, **fields: Json) -> None:
         self._out.append(sse_data({**self._head, **fields}))
 
+    def write_text(self, piece: bytes) -> bytes | None:
+        is_open = self._text and self._stop is self._failure is None and not self._has_ended
+        if not is_open or self._out:
+            return None
+        return b"%b%b%b" % (self._text, piece, _CHUNK_END)
+
     def _receive_piece(self, piece: Text | Reasoning | ToolCallDelta | ToolCall) -> None:
         match piece:
             case Text(text=text):

@@ -80,6 +80,12 @@ class TokenWriter(Protocol):
         """Takes the next token event, in the order of the records. After the end, nothing."""
         ...
 
+    def write_text(self, piece: bytes) -> bytes | None:
+        """The event of the next piece of text at once, instead of `receive_event` and
+        `data_to_send`: nearly all of an answer. `piece` is the JSON string as it is on the wire,
+        escaped and UTF-8, not the empty one. None where the piece has to be received."""
+        ...
+
     def end(self, reason: EndReason) -> None:
         """Takes the end of the stream: the dialect's own end, or its error. Again, nothing.
 
@@ -119,6 +125,10 @@ class DialectWriter:
     def data_to_send(self) -> bytes:
         out, self._out = self._out, []
         return b"".join(out)
+
+    def write_text(self, piece: bytes) -> bytes | None:
+        """See `TokenWriter`. A dialect that has no such way gives None."""
+        return None
 
     def receive_event(self, event: TokenEvent) -> None:
         if self._has_ended or self._failure is not None:

@@ -1,26 +1,24 @@
-"""Reading a stream: as native events, as Durable Streams' SSE, or its bytes (`catch_up.py`).
+"""Reading a stream: as native events, as Durable Streams' SSE, or its bytes (`catch_up.py`); in a
+client's dialect it is read by `dialect.py`.
 
-Where a reader begins: the header `Last-Event-ID` beats the query's `last_event_id` beats
-`offset`. A malformed query is the caller's mistake (400); a malformed header is a browser's
-memory of something, so it gets a gap and then the earliest that is kept. `-1` is the beginning,
-`now` the tail.
+Where a reader begins (`reading.py`): the header `Last-Event-ID` beats the query's `last_event_id`
+beats `offset`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from penstock.core.cursor import BEGINNING, END_MARK, NOW, parse_event_id
 from penstock.core.errors import (
     Draining,
-    OffsetGone,
     OffsetMalformed,
     Overloaded,
     QueryMalformed,
     StreamNotFound,
 )
-from penstock.core.subscription import GapReason, State, Subscription
+from penstock.core.subscription import State, Subscription
 from penstock.server.asgi import Receive, Scope, Send
 from penstock.server.endpoints.catch_up import (
     end_headers,
@@ -28,11 +26,11 @@ from penstock.server.endpoints.catch_up import (
     serve_catch_up,
     serve_long_poll,
 )
-from penstock.server.fastpath import EXTENSION, Offer, Writer
+from penstock.server.endpoints.dialect import read_dialect
+from penstock.server.endpoints.reading import find_place, hand_over, send_empty, stream_headers
 from penstock.server.form import DurableForm
 from penstock.server.hub import Hub
-from penstock.server.portable import PortableReader
-from penstock.server.stream import Kind, Stream
+from penstock.server.stream import Stream
 from penstock.wire import durable, http, native
 
 LIVE: Final = ("events", "long-poll", "sse")
@@ -101,6 +99,8 @@ def _choice(query: dict[str, str], name: str, off: str, on: str) -> bool:
 
 async def read(hub: Hub, name: str, scope: Scope, receive: Receive, send: Send) -> None:
     """Answer GET and HEAD of a stream's address."""
+    if b"dialect" in scope["query_string"] and await read_dialect(hub, name, scope, receive, send):
+        return
     request = ReadRequest.of(scope)
     try:
         stream = await hub.get(name)
@@ -116,7 +116,7 @@ async def read(hub: Hub, name: str, scope: Scope, receive: Receive, send: Send) 
     if request.wants_events:
         await serve_events(stream, request, scope, receive, send)
     elif request.is_head:
-        await _send_empty(send, 200, _metadata(stream))
+        await send_empty(send, 200, _metadata(stream))
     elif request.live == "sse":
         await _serve_sse(stream, request, scope, receive, send)
     elif request.live == "long-poll":
@@ -130,7 +130,7 @@ def _metadata(stream: Stream) -> http.Headers:
     config, head = stream.config, stream.head
     headers: http.Headers = [
         (b"content-type", config.content_type.encode()),
-        *_stream_headers(stream),
+        *stream_headers(stream),
         *end_headers(stream),
         (b"cache-control", b"no-store"),
     ]
@@ -152,20 +152,21 @@ async def _serve_sse(
     hub = stream.hub
     opened_at = hub.clock()
     if stream.end is not None and request.place == stream.offset.end_id:
-        await _send_empty(send, 204, _stream_headers(stream))
+        await send_empty(send, 204, stream_headers(stream))
         return
     subscription = Subscription(place_of(request.place, stream.head).position)
     hub.admit()
     view = stream.view("durable")
     if isinstance(view.form, DurableForm):
         view.form.has_seen(request.cursor)
-    await _hand_over(
+    await hand_over(
         stream,
         subscription,
         scope,
         receive,
         send,
         opened_at=opened_at,
+        preamble=b"",
         kind="durable",
         ends_at=opened_at + hub.settings.sse_lifetime_s,
     )
@@ -178,13 +179,15 @@ async def serve_events(
     OffsetMalformed, OffsetGone, and Overloaded or Draining for who is not an `EventSource`."""
     hub = stream.hub
     opened_at = hub.clock()
-    subscription, has_seen_end = _begin(stream, request)
+    subscription, has_seen_end = find_place(
+        stream, request.place, is_header=request.is_header, refuses_gap=request.refuses_gap
+    )
     if has_seen_end:
         hub.hooks.resumed("ended")
-        await _send_empty(send, 204, _stream_headers(stream))
+        await send_empty(send, 204, stream_headers(stream))
         return
     if request.is_head:
-        await _send_empty(send, 200, [*http.STREAM_HEADERS, *_stream_headers(stream)])
+        await send_empty(send, 200, [*http.STREAM_HEADERS, *stream_headers(stream)])
         return
     try:
         hub.admit()
@@ -195,85 +198,17 @@ async def serve_events(
         return
     if request.place not in ("", BEGINNING, NOW):
         hub.hooks.resumed("gap" if subscription.state is State.GAP else "exact")
-    await _hand_over(
+    await hand_over(
         stream,
         subscription,
         scope,
         receive,
         send,
         opened_at=opened_at,
+        preamble=native.preamble(hub.draw_retry_ms()),
         is_visible=request.sees_heartbeat,
         kind="compact" if request.is_compact else "native",
     )
-
-
-async def _hand_over(
-    stream: Stream,
-    subscription: Subscription,
-    scope: Scope,
-    receive: Receive,
-    send: Send,
-    *,
-    opened_at: float,
-    is_visible: bool = False,
-    kind: Kind = "native",
-    ends_at: float | None = None,
-) -> None:
-    """Send the head, then serve by the fast path where the server offers it, else portably."""
-    extensions: dict[str, Any] = scope.get("extensions") or {}
-    offer: Offer | None = extensions.get(EXTENSION)
-    headers = [*http.STREAM_HEADERS, *_stream_headers(stream)]
-    if offer is not None:
-        headers.append((b"connection", b"close"))
-        send = offer.identity(send)
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
-    preamble = b"" if kind == "durable" else native.preamble(stream.hub.draw_retry_ms())
-    transport = offer.take_over() if offer is not None else None
-    view = stream.view(kind)
-    if offer is not None and transport is not None:
-        writer = Writer(
-            stream,
-            view,
-            subscription,
-            transport,
-            opened_at=opened_at,
-            is_visible=is_visible,
-            ends_at=ends_at,
-        )
-        writer.begin(preamble, was_paused=offer.was_paused)
-        return
-    reader = PortableReader(
-        stream, view, subscription, opened_at=opened_at, is_visible=is_visible, ends_at=ends_at
-    )
-    await reader.run(receive, send, preamble)
-
-
-def _begin(stream: Stream, request: ReadRequest) -> tuple[Subscription, bool]:
-    """Find where a reader begins, and whether it has seen the end already."""
-    head, place = stream.head, request.place
-    if place in ("", BEGINNING):
-        # The beginning is position 0: where that is no longer kept, the reader is told.
-        return Subscription(), False
-    if place == NOW:
-        return Subscription(head.tail), False
-    try:
-        offset, is_end = parse_event_id(place)
-    except OffsetMalformed:
-        if not request.is_header:
-            raise
-        subscription = Subscription()
-        subscription.lose(place[:64], GapReason.MALFORMED)
-        offset, is_end = None, False
-    else:
-        subscription = Subscription.at(offset, head)
-    if offset is not None and is_end and head.end is not None and offset == head.tail_offset:
-        return subscription, True
-    lost = subscription.state is State.GAP or not (
-        head.earliest <= subscription.position <= head.tail
-    )
-    if lost and request.refuses_gap:
-        raise OffsetGone(place[:64], str(head.earliest_offset))
-    return subscription, False
 
 
 async def _serve_lost(hub: Hub, request: ReadRequest, scope: Scope, send: Send) -> None:
@@ -281,7 +216,7 @@ async def _serve_lost(hub: Hub, request: ReadRequest, scope: Scope, send: Send) 
     404 after a restart. One that was told already gets 204, which stops it."""
     if request.place.endswith(END_MARK):
         hub.hooks.resumed("ended")
-        await _send_empty(send, 204, [])
+        await send_empty(send, 204, [])
         return
     hub.hooks.resumed("lost")
     headers = [*http.STREAM_HEADERS, *http.SECURITY_HEADERS]
@@ -306,18 +241,3 @@ async def _send_away(hub: Hub, send: Send) -> None:
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     body = native.preamble(hub.draw_retry_ms())
     await send({"type": "http.response.body", "body": body, "more_body": False})
-
-
-def _stream_headers(stream: Stream) -> http.Headers:
-    headers: http.Headers = [
-        (b"stream-next-offset", str(stream.offset).encode()),
-        *http.SECURITY_HEADERS,
-    ]
-    if not http.is_text(stream.config.content_type):
-        headers.append((b"stream-sse-data-encoding", b"base64"))
-    return headers
-
-
-async def _send_empty(send: Send, status: int, headers: http.Headers) -> None:
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": b"", "more_body": False})
