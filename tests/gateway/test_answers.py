@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import re
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -337,6 +338,25 @@ async def test_who_is_cancelled_while_starting_keeps_nobody_waiting(backend: str
                 # Whoever began it, there is somebody who gives it.
                 assert stream.is_produced, turns
                 await stream.cancel()
+        await until(lambda: open_.answers.books.running == 0)
+
+
+async def test_who_is_cancelled_while_the_store_is_at_it_leaves_no_answer_that_never_ends(
+    tmp_path: Path,
+) -> None:
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    draw = random.Random(seed)
+    async with opened(stored(tmp_path)) as open_:
+        for number in range(60):
+            key = f"k{number}"
+            asked = asyncio.ensure_future(open_.start(SILENT, idempotency_key=key))
+            await asyncio.sleep(draw.uniform(0, 0.004))  # the moment is what is drawn
+            asked.cancel()
+            await asyncio.wait([asked])
+            stream, _ = await open_.start(SILENT, idempotency_key=key)
+            assert stream.is_produced or stream.end is not None, number
+            await stream.cancel()
         await until(lambda: open_.answers.books.running == 0)
 
 

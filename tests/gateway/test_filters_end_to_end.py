@@ -49,15 +49,21 @@ class Case:
     hidden: tuple[str, ...]
 
 
-# In one: a token inside a token, a key with a token inside, letters of two bytes each.
+# In one: a token, a key, letters of two bytes each.
 HIDES = Case(
-    said=f"a<|im_<|pad|>nd|>b sk-<|pad|>{KEY[3:]} c пароль-42.",
+    said=f"a<|im_end|>b {KEY} c пароль-42.",
     seen="ab [redacted] c [redacted].",
-    hidden=("<|", "im_", "pad", "|>", "sk-", "QQQQ", "TTTT", "пар", "\\u043f", "-42"),
+    hidden=("<|", "im_", "|>", "sk-", "QQQQ", "TTTT", "пар", "\\u043f", "-42"),
+)
+# A token inside a token, and one inside a key.
+NESTS = Case(
+    said=f"a<|im_<|pad|>nd|>b sk-<|pad|>{KEY[3:]} c.",
+    seen="ab [redacted] c.",
+    hidden=("<|", "im_", "pad", "|>", "sk-", "QQQQ", "TTTT"),
 )
 STOPS = Case(said="One.§§§Two.", seen="One.", hidden=("Two",))
 STOPS_AT_A_LINE = Case(said="One \u2028ZZTwo.", seen="One ", hidden=("Two",))
-CASES = {"hides": HIDES, "stops": STOPS, "stops at a line": STOPS_AT_A_LINE}
+CASES = {"hides": HIDES, "nests": NESTS, "stops": STOPS, "stops at a line": STOPS_AT_A_LINE}
 
 
 class Read:
@@ -221,25 +227,27 @@ async def test_a_body_split_at_every_byte_shows_nothing_hidden(dialect: str, nam
         await check(case, given, EndReason.COMPLETE)
 
 
-@pytest.mark.parametrize("dialect", SPEAKERS)
-async def test_a_body_broken_off_at_any_byte_shows_nothing_hidden(dialect: str) -> None:
-    body = speak(SPEAKERS[dialect], draw_and_say_seed(), HIDES.said)
+BROKEN = [(dialect, "hides") for dialect in SPEAKERS] + [("openai-chat", "nests")]
+
+
+@pytest.mark.parametrize(("dialect", "name"), BROKEN)
+async def test_a_body_broken_off_at_any_byte_shows_nothing_hidden(dialect: str, name: str) -> None:
+    case = CASES[name]
+    body = speak(SPEAKERS[dialect], draw_and_say_seed(), case.said)
     whole = text_of([event for events in reads(dialect, body) for event in events])
     for given in {reads(dialect, body[:place]) for place in range(len(body))}:
         came = [event for events in given for event in events]
         # Some dialects are over before their last byte.
         is_over = text_of(came) == whole and type(came[-1]).__name__ != "Failure"
-        await check(HIDES, given, EndReason.COMPLETE if is_over else EndReason.FAILED)
+        await check(case, given, EndReason.COMPLETE if is_over else EndReason.FAILED)
 
 
 @pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("dialect", SPEAKERS)
-async def test_an_answer_cancelled_after_any_event_shows_nothing_hidden(
-    dialect: str, name: str
-) -> None:
-    case = CASES[name]
-    body = speak(SPEAKERS[dialect], draw_and_say_seed(), case.said)
-    await check_cancelled(case, reads(dialect, body))
+async def test_an_answer_cancelled_after_any_event_shows_nothing_hidden(name: str) -> None:
+    case, draw = CASES[name], draw_and_say_seed()
+    for _ in range(5):
+        body = speak(SPEAKERS["openai-chat"], draw, case.said)
+        await check_cancelled(case, reads("openai-chat", body))
 
 
 CHANNELS: dict[str, Callable[[TokenEvent], str]] = {

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
@@ -616,6 +617,134 @@ async def test_a_first_token_that_was_never_shown_is_not_told() -> None:
     one.last_words(EndReason.CANCELLED)
     await one.aclose()
     assert told.first == []
+
+
+# --- what needs no task -------------------------------------------------------------------------
+
+
+class Pushed(Fed):
+    """A provider that gives away what it is fed as it comes, while somebody waits for it."""
+
+    sink: Callable[[list[TokenEvent]], bool] | None = None
+
+    def push_to(self, sink: Callable[[list[TokenEvent]], bool]) -> None:
+        self.sink = sink
+
+    def say(self, *words: str) -> bool:
+        """Say something; whether it was dealt with at once. Else it is read."""
+        assert self.sink is not None
+        events = text(*words)
+        if self.sink(events):
+            return True
+        self.food.put_nowait(events)
+        return False
+
+
+class Store:
+    """What is committed at once, if it takes it."""
+
+    def __init__(self) -> None:
+        self.takes = True
+        self.records: list[NewRecord] = []
+
+    def __call__(self, records: Sequence[NewRecord]) -> bool:
+        if self.takes:
+            self.records += records
+        return self.takes
+
+
+async def waiting(provider: Fed, one: Relay) -> asyncio.Future[Batch]:
+    """A relay that waits for its provider."""
+    provider.is_read.clear()
+    going = asyncio.ensure_future(anext(one))
+    async with asyncio.timeout(PATIENCE_S):
+        await provider.is_read.wait()
+    return going
+
+
+async def test_text_that_is_pushed_is_committed_where_it_comes() -> None:
+    told, provider, store = Told(), Pushed([START, *text("a")]), Store()
+    one = relay(provider, told=told)
+    one.push_to(store)
+    await anext(one)
+    told.now += 0.25
+    going = await waiting(provider, one)
+    assert provider.say("b", "c")
+    assert provider.say("d")
+    assert said(store.records) == text("b", "c", "d")
+    provider.food.put_nowait([STOP])
+    provider.food.put_nowait([])
+    assert said((await going).records) == [STOP]
+    assert said((await anext(one)).records) == [partial(4)]
+    await one.aclose()
+    assert told.first == [("main", "m-1", 0, 0.25)]
+
+
+async def test_text_that_cannot_be_committed_at_once_is_given_once() -> None:
+    provider, store = Pushed([START, *text("a")]), Store()
+    one = relay(provider)
+    one.push_to(store)
+    await anext(one)
+    going = await waiting(provider, one)
+    store.takes = False
+    assert not provider.say("b")
+    assert said((await going).records) == text("b")
+    store.takes = True
+    going = await waiting(provider, one)
+    assert provider.say("c")
+    going.cancel()
+    assert one.counts().usage.output_tokens == 3
+
+
+async def test_text_that_could_not_be_committed_is_among_the_last_words() -> None:
+    provider, store = Pushed([START, *text("a")]), Store()
+    one = relay(provider)
+    one.push_to(store)
+    await anext(one)
+    going = await waiting(provider, one)
+    store.takes = False
+    assert not provider.say("b")
+    assert said(one.last_words(EndReason.CANCELLED)) == [*text("b"), partial(2)]
+    assert not provider.say("c")
+    assert await going == Batch([], EndReason.CANCELLED)
+
+
+async def test_nothing_is_committed_at_once_near_a_limit_or_behind_a_filter() -> None:
+    for limits, some in ((Limits(output_tokens=20), []), (None, [filters("white-space")])):
+        provider, store = Pushed([START, *text("a")]), Store()
+        one = relay(provider, *some, limits=limits)
+        one.push_to(store)
+        await anext(one)
+        going = await waiting(provider, one)
+        assert provider.sink is None or not provider.say("b" * 60)
+        assert not store.records
+        going.cancel()
+
+
+@pytest.mark.parametrize("seed", range(40))
+async def test_pushed_or_read_an_answer_is_cut_at_the_same_place(seed: int) -> None:
+    draw = random.Random(seed)
+    # Six characters an event are a token each; a few more, and all of it counts by its bytes.
+    sizes = draw.choice([[1, 3, 9], [6, 6, 6, 6, 7], [1, 40], [6, 6, 6, 6, 6, 6, 6, 900]])
+    words = ["x" * 6] * draw.randint(0, 90) + ["x" * draw.choice(sizes) for _ in range(400)]
+    limit = draw.randint(60, 300)
+    read = relay(Fed([START], *[text(word) for word in words]), limits=Limits(output_tokens=limit))
+    expected = await all_of(read)
+    provider, store = Pushed([START]), Store()
+    one = relay(provider, limits=Limits(output_tokens=limit))
+    one.push_to(store)
+    given = said((await anext(one)).records)
+    left = iter(words)
+    while one.end is None:
+        going = await waiting(provider, one)
+        while not going.done() and provider.say(next(left)):
+            pass
+        batch = await going
+        given += [*said(store.records), *said(batch.records)]
+        store.records.clear()
+    shown = [event for event in given if isinstance(event, Text)]
+    assert shown == [event for event in expected if isinstance(event, Text)]
+    assert one.end == "limit"
 
 
 # --- in a hub -----------------------------------------------------------------------------------

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+
+import pytest
 
 from llm.test_token_writers import random_case
 from penstock.core.cursor import Offset
@@ -14,8 +17,8 @@ from penstock.llm.events import TokenEvent, from_record, to_record
 from penstock.llm.write.about import RECORD_TYPE, About
 from penstock.llm.write.dialects import OUT_DIALECTS
 from penstock.llm.write.writer import HEARTBEAT, as_wire_json
-from penstock.server import dialects
-from penstock.server.dialects import DialectKind
+from penstock.server import dialects, view
+from penstock.server.dialects import DialectKind, DialectView
 from penstock.server.stream import Stream
 
 ABOUT = About(id="0f5c2a9b", created_at=1_767_225_600, model="m", dialect="openai-chat")
@@ -104,3 +107,14 @@ def records_of(seed: int) -> list[NewRecord]:
     for _ in range(draw.randrange(4)):
         records.insert(draw.randrange(len(records) + 1), draw.choice(FOREIGN))
     return [OPENING, *records] if draw.randrange(4) else records
+
+
+@contextmanager
+def small_steps(steps: int = 3, kept: int = 2, tail: int = 300) -> Generator[None]:
+    """Have a few records be much, so that every way of reading is taken."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DialectView, "page_records", steps)
+        patch.setattr(dialects, "KEPT_WRITERS", kept)
+        patch.setattr(dialects, "WRITE_BYTES", tail)
+        patch.setattr(view, "WRITE_BYTES", tail)
+        yield

@@ -9,7 +9,7 @@ import asyncio
 import json
 import random
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,14 @@ from penstock.server.endpoints.dialect import WITH_IDS, serve_dialect
 from penstock.server.hub import Hub, Stream
 from penstock.wire.sse import Decoder, Event
 from raw_http import events as open_events
-from server.dialect_oracle import OPENING, Oracle, record_of, records_of, without_heartbeats
+from server.dialect_oracle import (
+    OPENING,
+    Oracle,
+    record_of,
+    records_of,
+    small_steps,
+    without_heartbeats,
+)
 
 BACKENDS = ("memory", "sqlite")
 PATHS: dict[str, dict[str, Any]] = {"fast": {}, "portable": {"http": "httptools"}}
@@ -309,7 +316,15 @@ async def produced(seed: int, gate: asyncio.Event) -> AsyncIterator[Batch | NewR
 
 
 @EVERY_PATH
-async def test_many_readers_at_random_places_get_the_same_answer(place: Place, path: str) -> None:
+@pytest.mark.parametrize("steps", [PAGE_RECORDS, 7])
+async def test_many_readers_at_random_places_get_the_same_answer(
+    place: Place, path: str, steps: int
+) -> None:
+    with small_steps(steps, kept=3, tail=2000) if steps < PAGE_RECORDS else nullcontext():
+        await many_readers(place, path)
+
+
+async def many_readers(place: Place, path: str) -> None:
     seed = random.randrange(2**32)
     print(f"seed {seed}")
     draw = random.Random(seed)

@@ -8,10 +8,7 @@ interleaving can be had.
 from __future__ import annotations
 
 import random
-from collections.abc import Generator
-from contextlib import contextmanager
 
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -19,22 +16,10 @@ from inprocess import HeldTransport, call, turns
 from penstock.core.record import EndReason
 from penstock.core.subscription import Subscription
 from penstock.llm.write.writer import HEARTBEAT
-from penstock.server import dialects, view
-from penstock.server.dialects import DialectKind, DialectView
+from penstock.server.dialects import DialectKind
 from penstock.server.fastpath import Writer
 from penstock.server.hub import Hub, Stream
-from server.dialect_oracle import KINDS, Oracle, records_of, without_heartbeats
-
-
-@contextmanager
-def small_steps(steps: int = 3, kept: int = 2, tail: int = 300) -> Generator[None]:
-    """Have a few records be much, so that every way of reading is taken."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(DialectView, "page_records", steps)
-        patch.setattr(dialects, "KEPT_WRITERS", kept)
-        patch.setattr(dialects, "WRITE_BYTES", tail)
-        patch.setattr(view, "WRITE_BYTES", tail)
-        yield
+from server.dialect_oracle import KINDS, Oracle, records_of, small_steps, without_heartbeats
 
 
 class Peer:

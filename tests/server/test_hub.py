@@ -441,6 +441,28 @@ async def test_streams_and_bytes_have_caps() -> None:
 # --- readers ------------------------------------------------------------------------------------
 
 
+async def test_a_view_that_fails_does_not_keep_the_others_waiting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    errors: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context))
+    hub = Hub()
+    streams = [await hub.create(name) for name in "abc"]
+    writers = [join(stream) for stream in streams]
+
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(streams[1].view().form, "events", fail)
+    for stream in streams:
+        await stream.append(1)
+    await turns()
+    for writer in writers:
+        peer(writer).take()
+    assert [len(peer(writer).events) for writer in writers] == [1, 0, 1]
+    assert len(errors) == 1
+
+
 async def test_no_more_readers_than_allowed_are_admitted() -> None:
     facts = Facts()
     hub = Hub(hooks=facts, max_readers=1)

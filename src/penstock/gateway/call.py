@@ -16,7 +16,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, TypeAlias
 
 import aiohttp
 
@@ -60,6 +60,10 @@ _CONTENT: Final = (Text, Reasoning, ToolCallDelta, ToolCall)
 _GOING_ON: Final = frozenset({Text, Reasoning, ToolCallDelta, Start})
 
 
+Sink: TypeAlias = Callable[[list[TokenEvent]], bool]
+"""Takes events as they come, and says whether it has dealt with them."""
+
+
 class Call:
     """An answer, as it comes from its provider. `Calls.ask` makes it; one reader reads it.
 
@@ -82,12 +86,14 @@ class Call:
         "_exchange",
         "_failure",
         "_first_at",
+        "_held",
         "_is_over",
         "_on_over",
         "_question",
         "_reader",
         "_ready",
         "_scope",
+        "_sink",
         "_watch",
         "_whole_at",
         "asked_at",
@@ -126,6 +132,8 @@ class Call:
         self._scope: asyncio.Timeout | None = None
         self._exchange: Exchange | None = None
         self._ready: list[TokenEvent] = []
+        self._held: list[TokenEvent] | None = None
+        self._sink: Sink | None = None
         self._failure: Failure | None = None
         self._is_over = False
         self._on_over: list[Callable[[], None]] = []
@@ -173,6 +181,16 @@ class Call:
             # Until the next read the time is the caller's own; only the whole is bounded.
             self._watch.set(self._whole_at)
         return events
+
+    def push_to(self, sink: Sink) -> None:
+        """Have events given away as they come while `read` waits for them: a step of the reader's
+        task for each token costs more than all else that is done for it here.
+
+        `sink` says whether it has dealt with them; else `read` gives the same events.
+        """
+        self._sink = sink
+        if self._exchange is not None:
+            self._exchange.on_data = self._push
 
     def abort(self) -> None:
         """Close the connection at once, and give the place at the upstream back. Idempotent.
@@ -283,8 +301,9 @@ class Call:
                 if self._is_over:  # cut off while this waited
                     ready, self._ready = self._ready, []
                     return ready
-                continue
-            events = reader.events()
+                if self._held is None:
+                    continue
+            events, self._held = self._held or reader.events(), None
             if not events:
                 if data and not reader.is_ended:
                     continue
@@ -292,6 +311,21 @@ class Call:
             elif type(events[-1]) not in _GOING_ON:
                 self._look_at_end(events)
             return events
+
+    def _push(self) -> bool:
+        """What came while `read` waits; says whether it need not be woken."""
+        exchange, reader, sink = self._exchange, self._reader, self._sink
+        if exchange is None or sink is None or self._is_over or self.content_at is None:
+            return False
+        reader.receive_data(exchange.take())
+        events = reader.events()
+        if events and type(events[-1]) in _GOING_ON and sink(events):
+            self._watch.due = min(self._clock() + self._between_s, self._whole_at)
+            return True
+        if not events and not reader.is_ended:
+            return True
+        self._held = events
+        return False
 
     def _look_at_end(self, events: list[TokenEvent]) -> None:
         """Ends the call where its last events end the answer."""

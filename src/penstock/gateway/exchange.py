@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import httptools
@@ -42,6 +42,8 @@ class Exchange(asyncio.Protocol):
         headers: of the answer, names in lower case.
         is_ended: nothing more will come.
         is_malformed: what came is not HTTP.
+        on_data: called when something came that is waited for, and the answer goes on; where it
+            says that this was dealt with, nobody is woken.
     """
 
     __slots__ = (
@@ -58,6 +60,7 @@ class Exchange(asyncio.Protocol):
         "headers",
         "is_ended",
         "is_malformed",
+        "on_data",
         "reason",
         "status",
     )
@@ -74,6 +77,7 @@ class Exchange(asyncio.Protocol):
         self._silent = 0  # bytes since the last that meant something
         self._is_paused = self._is_discarding = self._is_keepable = False
         self._waiter: asyncio.Future[None] | None = None
+        self.on_data: Callable[[], bool] | None = None
         self._make_future = asyncio.get_running_loop().create_future
         lent.transport.set_protocol(self)
         lent.transport.writelines([head, body])
@@ -126,6 +130,9 @@ class Exchange(asyncio.Protocol):
             self.abort()
         elif self.is_ended:
             self._let_go()
+        elif self._waiter is not None and self._pieces:
+            if self.on_data is None or not self.on_data():
+                self._wake()
         elif self._held > 2 * UPSTREAM_BUFFER_BYTES and not self._is_paused:
             self._hold_up()
 
@@ -162,8 +169,6 @@ class Exchange(asyncio.Protocol):
         if self._is_discarding or self.is_ended:
             return
         self._pieces.append(body)
-        if self._waiter is not None:
-            self._wake()
 
     def on_message_complete(self) -> None:
         if self.status and not self.is_ended:

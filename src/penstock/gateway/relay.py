@@ -14,14 +14,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeAlias, runtime_checkable
 
 from penstock.core.errors import PenstockError
 from penstock.core.limits import MAX_ANSWER_BYTES, MAX_ANSWER_RECORDS, MAX_RECORD_BYTES
 from penstock.core.record import Batch, EndReason, NewRecord
 from penstock.gateway.records import in_pieces, record_of
 from penstock.llm.budget import LimitName
-from penstock.llm.events import TRUNCATED, Failure, Stop, TokenEvent, Usage
+from penstock.llm.events import TRUNCATED, Failure, Stop, Text, TokenEvent, Usage
 from penstock.llm.filters.chain import Chain
 from penstock.llm.meter import CUT, WRITTEN, Counts, Meter
 
@@ -32,6 +32,14 @@ FILTER_FAILED: Final = "filter-failed"
 
 # The opening record, and what is said at an end, have their place in a stream's bound too.
 _MOST_RECORDS: Final = MAX_ANSWER_RECORDS - 64
+
+# So far from these, what comes in one piece of a body is within every bound.
+_FEW: Final = 16 * 1024
+_FAR_BYTES: Final = MAX_ANSWER_BYTES - 8 * _FEW
+_FAR_RECORDS: Final = _MOST_RECORDS - _FEW
+
+Commit: TypeAlias = Callable[[Sequence[NewRecord]], bool]
+"""Commits records at once, or says that it cannot, and then nothing is done."""
 
 
 class Answering(Protocol):
@@ -49,6 +57,15 @@ class Answering(Protocol):
 
     def abort(self) -> None:
         """Close the connection, now."""
+        ...
+
+
+@runtime_checkable
+class Pushing(Answering, Protocol):
+    """A provider whose events need no task to be read."""
+
+    def push_to(self, sink: Callable[[list[TokenEvent]], bool]) -> None:
+        """Give events away as they come while `read` waits, where `sink` takes them."""
         ...
 
 
@@ -105,6 +122,7 @@ class Relay:
         self._max_record_bytes = max_record_bytes
         self._started_at = clock()
         self._call: Answering | None = None
+        self._commit: Commit | None = None
         # What was read and not looked at yet, and the records that were made and not given yet.
         self._events: Iterator[TokenEvent] = iter(())
         self._records: list[NewRecord] = []
@@ -133,6 +151,10 @@ class Relay:
             self._records, end = [], self.end
         self.end, self._has_given_end = end, end is not None
         return Batch(self._take(), end)
+
+    def push_to(self, commit: Commit) -> None:
+        """Have records committed by this, as they come, while the iterator waits for them."""
+        self._commit = commit
 
     async def aclose(self) -> None:
         """Let go of the provider, and settle the account. Safe to call twice."""
@@ -169,8 +191,10 @@ class Relay:
             self.upstream, self.model = call.upstream, call.model
             if self.end is not None:
                 return None
+            if isinstance(call, Pushing) and self._chain.is_plain:
+                call.push_to(self._receive_now)
         events = await self._call.read()
-        if self.end is not None:
+        if self.end is not None or self._records:  # those that could not be committed at once
             return None
         if not events:
             return self._finish()
@@ -189,6 +213,33 @@ class Relay:
             if end is not None:
                 return end
         return None
+
+    def _receive_now(self, events: list[TokenEvent]) -> bool:
+        """Deal with what came while `_step` waits, if that is text on its way through: no filter,
+        far from every limit. All else is `_step`'s."""
+        commit, size = self._commit, 0
+        for event in events:
+            if type(event) is not Text:
+                return False
+            size += len(event.text)
+        is_room = self._byte_count < _FAR_BYTES and self._record_count < _FAR_RECORDS
+        is_quick = commit is not None and self.end is None and self.first_token_s is not None
+        if not (is_quick and is_room and size < _FEW and self.meter.is_far(len(events), size)):
+            return False
+        assert commit is not None
+        self._note_first_token()
+        records: list[NewRecord] = []
+        for event in events:
+            self.meter.receive_event(event)
+            # Without filters, as the chain would give it.
+            record = record_of(event)
+            self._byte_count += len(record.payload)
+            records.append(record)
+        self._record_count += len(records)
+        if commit(records):
+            return True
+        self._records = records
+        return False
 
     def _show(self, event: TokenEvent) -> EndReason | None:
         """Make records of what may be seen of an event; gives the end where the answer has one."""

@@ -106,7 +106,7 @@ class Meter:
         """
         if type(event) is Text:  # nearly all of them
             self._estimate.count(event.text)
-            if self.cut_by is None and (self._safe is not None):
+            if self._safe is not None and self.cut_by is None:
                 self._check()
             return self.cut_by
         if isinstance(event, WRITTEN):
@@ -118,6 +118,14 @@ class Meter:
         if self.cut_by is None:
             self._check()
         return self.cut_by
+
+    def is_far(self, events: int, characters: int) -> bool:
+        """Whether so many more events of so many characters pass no limit, however they count."""
+        if self.cut_by is not None:
+            return False
+        written = self._base.output_tokens + self._estimate.tokens
+        # A token is a byte at least, and a character four at most.
+        return self._safe is None or written + events + 4 * characters <= self._safe
 
     def counts(self) -> Counts:
         """What was used up to now."""

@@ -64,6 +64,7 @@ class Estimate:
                 pass
 
     def count(self, text: str) -> None:
+        """Takes more of what the model wrote."""
         if not text:
             return
         size = len(text)

@@ -46,14 +46,32 @@ class Feed:
         self._refuse_closed()
         if self._flight is not None and self._flight.done():
             self._land()
-        for record in records:
-            self._waiting.append(record)
-            self._waiting_bytes += len(record.payload) + RECORD_OVERHEAD_BYTES
-        self._take_off()
+        self._take(records)
         while self._waiting_bytes > FEED_BYTES and self._flight is not None:
             await asyncio.wait([self._flight])
             self._land()
             self._take_off()
+
+    def offer(self, records: Sequence[NewRecord]) -> bool:
+        """Take records where nothing has to be waited for, nor anything is wrong; else takes none
+        and says so."""
+        if self._closed_as is not None or self._has_hole or self._is_finishing:
+            return False
+        flight = self._flight
+        if flight is not None and flight.done():
+            if flight.cancelled() or flight.exception() is not None:
+                return False
+            self._land()
+        if self._waiting_bytes > FEED_BYTES:
+            return False
+        self._take(records)
+        return True
+
+    def _take(self, records: Sequence[NewRecord]) -> None:
+        for record in records:
+            self._waiting.append(record)
+            self._waiting_bytes += len(record.payload) + RECORD_OVERHEAD_BYTES
+        self._take_off()
 
     async def finish(self, end: EndReason, records: Sequence[NewRecord] = ()) -> None:
         """Commit what waits, some last records, and the end with them; the end alone where

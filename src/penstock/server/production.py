@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterable, Callable, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
 from penstock.core.errors import (
     CallerError,
@@ -37,6 +37,16 @@ Item = Payload | NewRecord | Batch
 
 LastWords = Callable[[EndReason], Sequence[NewRecord]]
 """Gives the records that are committed with an end which somebody else gives a stream."""
+
+
+@runtime_checkable
+class Pushes(Protocol):
+    """A source that can give records while its iterator is waited for, without a step of the task
+    that waits. Those that are refused it yields."""
+
+    def push_to(self, commit: Callable[[Sequence[NewRecord]], bool]) -> None:
+        """Take what commits records at once, and says whether it did; else nothing is done."""
+        ...
 
 
 class Production:
@@ -143,6 +153,8 @@ class Production:
         reason = EndReason.FAILED
         iterator = aiter(self._source)
         feed, now = self._feed, stream.hub.commits_now
+        if isinstance(iterator, Pushes):
+            iterator.push_to(self._commit_now if feed is None else feed.offer)
         try:
             async for item in iterator:
                 records, end = self._records(item)
@@ -168,6 +180,21 @@ class Production:
         await close_source(source)
         self.forget()
         await self._end(reason)
+
+    def _commit_now(self, records: Sequence[NewRecord]) -> bool:
+        """Commit what a source pushes; what is wrong with it is found when it is yielded."""
+        stream = self._stream
+        now = stream.hub.commits_now
+        if now is None:
+            return False
+        limit = stream.hub.settings.max_record_bytes
+        try:
+            for record in records:
+                check(record, limit)
+            now.append_now(stream.name, records)
+        except PenstockError:
+            return False
+        return True
 
     def _records(self, item: Item) -> tuple[Sequence[NewRecord], EndReason | None]:
         """What was yielded as the records of one commit, and the end that goes with them."""

@@ -96,6 +96,11 @@ class Chain:
         self._has_received_end = False
 
     @property
+    def is_plain(self) -> bool:
+        """Whether it has no filters: what an answer says comes out as it went in."""
+        return not self._filters
+
+    @property
     def is_ended(self) -> bool:
         """Whether a filter ended the answer: its upstream can be aborted.
 
