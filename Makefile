@@ -44,7 +44,7 @@ crash: install ## a hundred rounds of kill -9 under load: nothing acknowledged l
 soak: install ## two minutes of cut connections and slow readers; nothing lost, nothing left behind
 	@$(BIN)/python tests/soak/soak.py $(ARGS)
 
-bench: install ## measure against C, nchan, Node, Go, sse-starlette and the Durable Streams reference server
+bench: install ## measure against C, nchan, Node, Go, sse-starlette, LiteLLM and the Durable Streams reference server
 	@$(BIN)/python -m bench $(ARGS)
 
 screenshots: install ## take the pictures of docs/images from the running demo

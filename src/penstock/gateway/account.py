@@ -6,7 +6,7 @@ between the two, for one answer.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -65,12 +65,16 @@ class Account:
         meter: Meter,
         told: int | None,
         started_s: float,
+        *,
+        on_over: Callable[[], None],
     ) -> None:
-        """`told` is the maximum that the provider is told; `started_s` is since 1970."""
+        """`told` is the maximum that the provider is told; `started_s` is since 1970. `on_over` is
+        called when the answer is over."""
         self.meter, self.told = meter, told
         self._books, self._hooks = books, hooks
         self._id, self._model, self._caller = id, model, caller
         self._started_s = started_s
+        self._on_over = on_over
 
     async def more(self) -> bool:
         hold = await self._books.extend(self._id, self.meter.counts().amounts)
@@ -83,6 +87,7 @@ class Account:
         self._hooks.first_token(upstream, model, waited_s, added_s)
 
     async def settled(self, relay: Relay) -> None:
+        self._on_over()
         record = UsageRecord(
             request=self._id,
             user=self._caller.user,

@@ -19,11 +19,13 @@ import json
 import math
 import secrets
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
-from penstock.backends.interface import Documents
+from penstock.backends.interface import Counts, Documents
 from penstock.core.errors import Draining, StreamGone, StreamNotFound
 from penstock.core.gateway_errors import IdempotencyMismatch, KeyRefused, ModelUnknown
 from penstock.core.limits import MAX_ANSWER_BYTES, MAX_ANSWER_RECORDS, MAX_RECORD_BYTES
@@ -57,6 +59,10 @@ _ID_BYTES: Final = 16
 RETENTION: Final = Retention(max_records=MAX_ANSWER_RECORDS, max_bytes=2 * MAX_ANSWER_BYTES)
 # An answer that ended so and said nothing is worth nothing. What is said of it is a few records.
 _FAILED: Final = (EndReason.FAILED, EndReason.LOST)
+# Of what the store may keep, beyond which the oldest answers go; so many for each that comes.
+_NEARLY_FULL: Final = 0.9
+_FORGOTTEN_AT_ONCE: Final = 4
+
 _LOOK_RECORDS: Final = 64
 _LOOK_BYTES: Final = 2 * MAX_RECORD_BYTES
 
@@ -79,6 +85,8 @@ class Answers:
         self._secret = secrets.token_bytes(_SECRET_BYTES)
         # Answers that are being started, by name: whoever asks for one again waits for it.
         self._starting: dict[str, asyncio.Future[None]] = {}
+        # Answers that are over, oldest first: they make room for new ones.
+        self._over: deque[str] = deque(maxlen=hub.settings.max_streams)
         self._is_open = False
 
     async def open(self) -> None:
@@ -226,6 +234,7 @@ class Answers:
             options=options or {},
             fingerprint=fingerprint,
         )
+        await self._make_room()
         account = await self._reserve(id, request, caller)
         relay = self._relay(account, chain, request, upstreams)
         unread = self.config.unread_s if unread_s is None else unread_s
@@ -237,11 +246,31 @@ class Answers:
                 cancel_unread_after_s=None if math.isinf(unread) else unread,
                 retention=RETENTION,
                 last_words=relay.last_words,
+                is_guarded=True,
             )
         except BaseException:
             await relay.aclose()
             raise
         return stream, True
+
+    async def _make_room(self) -> None:
+        """Forget the oldest answers that are over and not read, where the store is nearly full: an
+        answer is kept for those who come back to it, not to keep others from theirs."""
+        backend, settings = self.hub.backend, self.hub.settings
+        for _ in range(min(len(self._over), _FORGOTTEN_AT_ONCE)):
+            if not isinstance(backend, Counts):
+                return
+            counts = backend.counts
+            is_crowded = counts.running + counts.ended >= settings.max_streams - 1
+            if not is_crowded and counts.bytes < _NEARLY_FULL * settings.max_store_bytes:
+                return
+            name = self._over.popleft()
+            stream = self.hub.stream_now(name)
+            if stream is not None and not stream.is_resting:
+                self._over.append(name)
+                continue
+            with suppress(StreamNotFound, StreamGone):
+                await self.hub.delete(name)
 
     def _upstreams_for(self, request: Request, caller: Caller) -> list[UpstreamSettings]:
         model = request.model
@@ -268,7 +297,15 @@ class Answers:
         # Whom the caller says it is for is noted, and is no account: it could say anything.
         caller = caller if caller.user else replace(caller, user=request.user[:MAX_USER])
         return Account(
-            self.books, self.hub.hooks, id, request.model, caller, meter, told, self._clock()
+            self.books,
+            self.hub.hooks,
+            id,
+            request.model,
+            caller,
+            meter,
+            told,
+            self._clock(),
+            on_over=lambda: self._over.append(self.name_of(id)),
         )
 
     def _relay(

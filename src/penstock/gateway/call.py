@@ -15,6 +15,7 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final, TypeAlias
 
@@ -283,7 +284,10 @@ class Call:
         body = body[:ERROR_BODY_BYTES]
         self.retry_after_s = retry_after_s(exchange.headers, body, time.time())
         self.retry_hint = exchange.headers.get("x-should-retry", "")
-        self._fail(refusal(exchange.status, exchange.reason, exchange.headers, body))
+        failure = refusal(exchange.status, exchange.reason, exchange.headers, body)
+        if self.retry_after_s is not None:
+            failure = replace(failure, retry_after_s=math.ceil(self.retry_after_s))
+        self._fail(failure)
 
     async def _receive(self) -> list[TokenEvent]:
         """Reads until there are events, or nothing more will come."""

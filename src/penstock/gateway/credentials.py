@@ -5,14 +5,14 @@ The base address is what the vendors' own SDKs take, and the dialect's path is p
 | dialect | base address |
 |---|---|
 | openai-chat, openai-responses, and their accents | `https://api.openai.com/v1`, with the version |
-| azure | `https://NAME.openai.azure.com/openai/v1`, or `…/openai/deployments/MODEL?api-version=…` |
+| azure | `https://NAME.openai.azure.com/openai/v1` |
 | anthropic-messages | `https://api.anthropic.com`, without it |
 | gemini | `https://generativelanguage.googleapis.com`, with or without `/v1beta` |
 | bedrock | `https://bedrock-runtime.REGION.amazonaws.com` |
 | cohere | `https://api.cohere.com` |
 | ollama | `http://127.0.0.1:11434` |
 
-A query behind it is kept. The key goes where the dialect wants it; `headers` of the settings win
+The key goes where the dialect wants it; `headers` of the settings win
 over all of it. Bedrock takes a key of its own as a bearer, or signs with an access key.
 """
 

@@ -131,12 +131,14 @@ class Failure:
     `upstream-truncated` (the body ended before its dialect's end), `upstream-malformed` (what came
     is not the dialect), `upstream-arguments-invalid` (a tool call's arguments are not JSON, where a
     filter asks for that), `upstream-failed` (an error the provider gave no word for). `status` is
-    the HTTP status the provider named for it, if it did.
+    the HTTP status the provider named for it, if it did, and `retry_after_s` for how many seconds
+    it wants to be left alone.
     """
 
     message: str
     code: str
     status: int | None = None
+    retry_after_s: int | None = None
 
 
 TokenEvent: TypeAlias = (
@@ -200,8 +202,9 @@ def to_record(event: TokenEvent) -> tuple[str, dict[str, Json]]:
             return "usage", _usage_payload(event)
         case Stop(reason=reason, raw=raw):
             return "stop", {"reason": reason, "raw": raw}
-        case Failure(message=message, code=code, status=status):
-            known: dict[str, Json] = {} if status is None else {"status": status}
+        case Failure(message=message, code=code):
+            numbers = {"status": event.status, "retry_after_s": event.retry_after_s}
+            known: dict[str, Json] = {k: v for k, v in numbers.items() if v is not None}
             return "failure", {"message": message, "code": code, **known}
 
 
@@ -256,7 +259,8 @@ def from_record(type: str, payload: dict[str, Json]) -> TokenEvent:
             return Stop(reason=reason, raw=fields.text("raw", ""))
         case "failure":
             message, code = fields.text("message"), fields.text("code")
-            return Failure(message=message, code=code, status=fields.maybe_count("status"))
+            status, after_s = fields.maybe_count("status"), fields.maybe_count("retry_after_s")
+            return Failure(message=message, code=code, status=status, retry_after_s=after_s)
         case _:
             raise BodyMalformed(f"is a record of type {type[:64]!r}, which no token event has")
 

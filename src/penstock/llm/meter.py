@@ -123,9 +123,8 @@ class Meter:
         """Whether so many more events of so many characters pass no limit, however they count."""
         if self.cut_by is not None:
             return False
-        written = self._base.output_tokens + self._estimate.tokens
-        # A token is a byte at least, and a character four at most.
-        return self._safe is None or written + events + 4 * characters <= self._safe
+        written = self._base.output_tokens + self._estimate.most_after(events, characters)
+        return self._safe is None or written <= self._safe
 
     def counts(self) -> Counts:
         """What was used up to now."""

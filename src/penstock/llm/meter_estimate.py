@@ -77,6 +77,12 @@ class Estimate:
         if written > self.tokens:
             self.tokens = written
 
+    def most_after(self, events: int, characters: int) -> int:
+        """The most that `tokens` can be after so many more events of text, of so many characters:
+        by then all of it may count by its bytes, of which a character has four at most."""
+        written = max(self._events + events, _by_bytes(self._bytes + 4 * characters))
+        return max(self.tokens, written + self._calls)
+
 
 def _byte_count(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))

@@ -20,6 +20,7 @@ from penstock.core.errors import (
     QueryMalformed,
     RecordFieldMalformed,
     RecordTooLarge,
+    StreamConflict,
     StreamEnded,
 )
 from penstock.core.producer import Stamp
@@ -55,8 +56,11 @@ class Append(NamedTuple):
         )
 
     def records(self, stream: Stream, body: bytes) -> list[NewRecord]:
-        """Turn the body into records. Raises StreamEnded, BodyMalformed, ContentTypeConflict,
-        RecordTooLarge, RecordTypeReserved, RecordFieldMalformed."""
+        """Turn the body into records. Raises StreamConflict for a stream that only its producer
+        appends to, StreamEnded, BodyMalformed, ContentTypeConflict, RecordTooLarge,
+        RecordTypeReserved, RecordFieldMalformed."""
+        if stream.is_guarded:
+            raise StreamConflict(stream.name, "owner")
         if not body:
             if self.end is None:
                 raise BodyMalformed("is empty; send at least one record")

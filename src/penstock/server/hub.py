@@ -35,6 +35,7 @@ from penstock.core.errors import (
     Draining,
     NotSupported,
     Overloaded,
+    PenstockError,
     StreamExists,
 )
 from penstock.core.limits import RETRY_JITTER
@@ -192,6 +193,7 @@ class Hub:
         content_type: str = "application/json",
         retention: Retention | None = None,
         last_words: LastWords | None = None,
+        is_guarded: bool = False,
     ) -> Stream:
         """Create a stream and feed it from `source` in a task that the hub owns.
 
@@ -204,7 +206,8 @@ class Hub:
 
         Without readers the source goes on, unless `cancel_unread_after_s` says for how long,
         counted from the start and from each time the last reader leaves. Once ended it can be read
-        for `ended_ttl_s`; after a restart of the process it is `lost`.
+        for `ended_ttl_s`; after a restart of the process it is `lost`. With `is_guarded` nobody
+        else appends to it over the network, nor closes it but by a cancel.
 
         Raises StreamExists when the name is taken; with `join` the stream there is given instead
         and the new source is closed without being iterated. Raises Draining, and of the opening
@@ -221,14 +224,32 @@ class Hub:
             ended_ttl_s=self.settings.ended_ttl_s,
             is_produced=True,
         )
-        stream, is_new = await self.create_or_get(name, config, first)
+        stream, is_new = await self._create_or_undo(name, config, first)
         if not is_new:
             await close_source(aiter(source))
             if join:
                 return stream
             raise StreamExists(stream.name)
+        stream.is_guarded = is_guarded
         stream.produce(source, cancel_unread_after_s, last_words)
         return stream
+
+    async def _create_or_undo(
+        self, name: str | None, config: StreamConfig, opening: Sequence[NewRecord]
+    ) -> tuple[Stream, bool]:
+        """Create a stream, or give the one there. Cancelled while the store is at it, it is waited
+        for and deleted again: a stream that nobody feeds would never end."""
+        if self.commits_now is not None:  # there is nothing to be cancelled in
+            return await self.create_or_get(name, config, opening)
+        creating = asyncio.ensure_future(self.create_or_get(name, config, opening))
+        try:
+            return await asyncio.shield(creating)
+        except asyncio.CancelledError:
+            with suppress(PenstockError):
+                stream, is_new = await creating
+                if is_new:
+                    await self.delete(stream.name)
+            raise
 
     async def get(self, name: str) -> Stream:
         """Give a stream. Raises StreamNotFound, and StreamGone for one that was deleted while

@@ -88,6 +88,7 @@ class Stream:
         "head",
         "hub",
         "is_deleted",
+        "is_guarded",
         "name",
         "polls",
         "readers",
@@ -102,6 +103,7 @@ class Stream:
         self.readers = 0
         self.polls: set[Poll] = set()
         self.is_deleted = False
+        self.is_guarded = False  # only its producer appends
         self.used_at = hub.clock()
         self._views: dict[Kind, View] = {}
         self._watch: Watch | None = None

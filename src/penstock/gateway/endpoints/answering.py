@@ -84,7 +84,11 @@ async def send_stream(
 async def send_whole(exchange: Exchange, stream: Stream, headers: http.Headers) -> None:
     """Wait for the end of an answer, and send it as one body, or the error it ended with."""
     await until(exchange, stream, lambda: stream.end is not None)
-    await exchange.respond(_whole(exchange, await read_so_far(stream)), headers)
+    so_far = await read_so_far(stream)
+    last = so_far.events[-1] if so_far.events else None
+    if isinstance(last, Failure) and last.retry_after_s is not None:
+        headers = [*headers, (b"retry-after", b"%d" % last.retry_after_s)]
+    await exchange.respond(_whole(exchange, so_far), headers)
 
 
 def _whole(exchange: Exchange, so_far: SoFar) -> Body:

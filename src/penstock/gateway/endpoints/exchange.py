@@ -145,6 +145,8 @@ class Exchange:
 
     async def fail(self, failure: Failure, headers: http.Headers | None = None) -> None:
         """Send what an answer failed of."""
+        if failure.retry_after_s is not None:
+            headers = [*(headers or ()), (b"retry-after", b"%d" % failure.retry_after_s)]
         write = self.dialect.write_error
         await self.respond(_problem(failure) if write is None else write(failure), headers)
 

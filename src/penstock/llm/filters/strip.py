@@ -105,9 +105,8 @@ class _Stripping:
     def end(self, *, is_broken: bool) -> list[Decision]:
         if not is_broken or not self._chars:
             return self._release(len(self._chars))
-        start = self._automaton.start_of_unfinished(self._chars, self._states[-1])
-        decided = self._release(start)
-        decided.append((sum(self._counts), ""))
+        # All of it: the front of one token, behind it that of another, which would be taken out.
+        decided: list[Decision] = [(sum(self._counts), "")]
         self._pop(0)
         return decided
 

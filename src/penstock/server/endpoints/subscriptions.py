@@ -248,6 +248,8 @@ def _read_name(raw: bytes) -> str:
 def _name(text: str) -> str:
     name = text.strip("/")
     http.check_name(name)
+    if name.startswith("__"):
+        raise NameMalformed(name, "begins with '__', which the server keeps for itself")
     return name
 
 

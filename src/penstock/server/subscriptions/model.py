@@ -114,7 +114,9 @@ class Subscription:
     def matches(self, name: str) -> bool:
         """Whether the pattern means a stream. Its own wake stream it never does: that would wake
         it for having been woken."""
-        return self.glob is not None and name != self.config.wake_stream and self.glob.matches(name)
+        if self.glob is None or name == self.config.wake_stream or name.startswith("__"):
+            return False  # the last are the server's own
+        return self.glob.matches(name)
 
 
 class Info(NamedTuple):
