@@ -6,6 +6,7 @@ import pytest
 
 from penstock.core.errors import BodyMalformed
 from penstock.llm.events import (
+    TOKEN_TYPES,
     Data,
     Failure,
     Reasoning,
@@ -45,6 +46,7 @@ EVENTS: list[TokenEvent] = [
     Stop(reason="other"),
     Failure(message="no", code="overloaded_error", status=529),
     Failure(message="no", code="upstream-failed"),
+    Failure(message="no", code="rate_limit", status=429, retry_after_s=7),
 ]
 
 
@@ -52,6 +54,10 @@ EVENTS: list[TokenEvent] = [
 def test_an_event_comes_back_from_its_record_as_it_was(event: TokenEvent) -> None:
     type, payload = to_record(event)
     assert from_record(type, json.loads(json.dumps(payload))) == event
+
+
+def test_the_types_of_their_records_are_listed() -> None:
+    assert {to_record(event)[0] for event in EVENTS} == TOKEN_TYPES
 
 
 def test_no_record_type_is_one_that_transports_use_themselves() -> None:

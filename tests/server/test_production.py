@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import pytest
 from inprocess import Clock, HeldStore, call, turns, until
 from penstock.backends.memory import MemoryBackend
 from penstock.core.errors import DiskFull, RecordTypeReserved, StreamNotFound
+from penstock.core.limits import FEED_BYTES
 from penstock.core.log import Head
 from penstock.core.record import Batch, EndReason, NewRecord, Record
 from penstock.server import production
@@ -181,6 +182,107 @@ async def test_a_last_batch_waits_for_what_is_on_its_way_and_is_one_commit(sqlit
     assert await over(stream) is EndReason.LIMIT
     assert sqlite.values == [b"%d" % n for n in range(5)]
     assert any(commit[-2:] == [b"3", b"4"] for commit in sqlite.commits)
+
+
+# --- pushing ------------------------------------------------------------------------------------
+
+
+class Pushing:
+    """A source that is only pushed into: its iterator waits until it is told to yield."""
+
+    def __init__(self) -> None:
+        self.commit: Callable[[Sequence[NewRecord]], bool] | None = None
+        self.yielded: asyncio.Queue[Batch] = asyncio.Queue(maxsize=8)
+        self.is_closed = False
+
+    def push_to(self, commit: Callable[[Sequence[NewRecord]], bool]) -> None:
+        self.commit = commit
+
+    def push(self, *values: int) -> bool:
+        assert self.commit is not None
+        return self.commit(batch(*values).records)
+
+    def __aiter__(self) -> Pushing:
+        return self
+
+    async def __anext__(self) -> Batch:
+        return await self.yielded.get()
+
+    async def aclose(self) -> None:
+        self.is_closed = True
+
+
+async def test_what_a_source_pushes_and_what_it_yields_keep_their_order(place: Place) -> None:
+    source = Pushing()
+    stream = await place.hub.start("a", source)
+    await until(lambda: source.commit is not None)
+    await turns(5)
+    assert source.push(0, 1)
+    assert source.push(2)
+    source.yielded.put_nowait(batch(3))
+    await until(source.yielded.empty)
+    await turns(20)
+    assert source.push(4)
+    source.yielded.put_nowait(batch(5, end=EndReason.COMPLETE))
+    assert await over(stream) is EndReason.COMPLETE
+    assert await values_of(stream) == [b"%d" % n for n in range(6)]
+    assert source.is_closed
+
+
+async def test_nothing_is_pushed_behind_an_end(place: Place) -> None:
+    source = Pushing()
+    stream = await place.hub.start("a", source, last_words=words)
+    await until(lambda: source.commit is not None)
+    assert source.push(0)
+    await stream.cancel()
+    assert not source.push(1)
+    assert await over(stream) is EndReason.CANCELLED
+    assert await values_of(stream) == [b"0", *(word.payload for word in words(stream.end))]
+
+
+async def test_a_record_that_is_none_is_not_pushed(place: Place) -> None:
+    source = Pushing()
+    stream = await place.hub.start("a", source)
+    await until(lambda: source.commit is not None)
+    assert source.commit is not None
+    assert not source.commit([NewRecord(b"1"), NewRecord(b"2", "end")])
+    assert source.push(0)
+    source.yielded.put_nowait(batch(1, end=EndReason.COMPLETE))
+    assert await over(stream) is EndReason.COMPLETE
+    assert await values_of(stream) == [b"0", b"1"]
+
+
+async def test_a_source_is_told_when_too_much_waits_for_the_store(sqlite: Place) -> None:
+    source = Pushing()
+    sqlite.store.appends.shut()
+    stream = await sqlite.hub.start("a", source)
+    await until(lambda: source.commit is not None)
+    large = [NewRecord(b'"%b"' % (b"x" * 60_000))]
+    assert source.commit is not None
+    pushed = 0
+    while source.commit(large):
+        pushed += 1
+        assert pushed * 60_000 < 3 * FEED_BYTES
+        await turns(2)
+    sqlite.store.appends.open()
+    source.yielded.put_nowait(Batch(large, EndReason.COMPLETE))
+    assert await over(stream) is EndReason.COMPLETE
+    assert len(await values_of(stream)) == pushed + 1
+
+
+async def test_nothing_is_pushed_behind_a_group_that_the_store_refused(sqlite: Place) -> None:
+    source = Pushing()
+    stream = await sqlite.hub.start("a", source)
+    await until(lambda: source.commit is not None)
+    assert source.push(0)
+    await until(lambda: stream.head.records == 1)
+    sqlite.store.failure = DiskFull("store.db")
+    assert source.push(1)
+    await until(lambda: not source.push(2))
+    sqlite.store.failure = None
+    source.yielded.put_nowait(batch(3))
+    assert await over(stream) is EndReason.FAILED
+    assert await values_of(stream) == [b"0"]
 
 
 # --- last words ---------------------------------------------------------------------------------

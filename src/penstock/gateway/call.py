@@ -29,7 +29,7 @@ from penstock.core.limits import (
 )
 from penstock.gateway.connections import Connections
 from penstock.gateway.credentials import headers_of, url_of
-from penstock.gateway.exchange import Exchange, head_of
+from penstock.gateway.http_exchange import HttpExchange, head_of
 from penstock.gateway.question import Question
 from penstock.gateway.refusals import (
     TIMEOUT,
@@ -131,7 +131,7 @@ class Call:
         self._first_at = min(self.asked_at + settings.first_token_s, self._whole_at)
         self._watch = wheel.watch(self._expire)
         self._scope: asyncio.Timeout | None = None
-        self._exchange: Exchange | None = None
+        self._exchange: HttpExchange | None = None
         self._ready: list[TokenEvent] = []
         self._held: list[TokenEvent] | None = None
         self._sink: Sink | None = None
@@ -258,7 +258,7 @@ class Call:
             return
         headers = headers_of(settings, written, url, body, datetime.now(UTC))
         head = head_of(written.method, url, headers, len(body))
-        exchange = self._exchange = Exchange(lent, head, body)
+        exchange = self._exchange = HttpExchange(lent, head, body)
         while not exchange.status:
             if exchange.is_ended:
                 self.was_stale = lent.is_reused and not exchange.is_malformed
@@ -270,7 +270,7 @@ class Call:
         elif (failure := refused_body(exchange.headers)) is not None:
             self._fail(failure)
 
-    async def _refuse(self, exchange: Exchange) -> None:
+    async def _refuse(self, exchange: HttpExchange) -> None:
         """Takes what an error status says of itself, as far as it comes soon and is short."""
         body = b""
         try:

@@ -1,7 +1,8 @@
 """Token events as records of the log.
 
 The one place where a token becomes bytes on its way in. Most of an answer is text, a few characters
-at a time, so text has a way of its own; everything else goes by `events.to_record`.
+at a time, so text has a way of its own; everything else goes by `events.to_record`. The way back is
+`server/token_records.py`'s.
 """
 
 from __future__ import annotations
@@ -9,21 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from penstock.core.record import NewRecord, Record
-from penstock.llm.events import (
-    Json,
-    Reasoning,
-    Text,
-    TokenEvent,
-    from_record,
-    parse_object,
-    to_record,
-)
+from penstock.llm.events import Reasoning, Text, TokenEvent, to_record
 from penstock.llm.write.writer import as_wire_json
-
-# What an answer's log holds beside token events, and is skipped where those are asked for.
-_TOKEN_TYPES = frozenset(
-    {"start", "text", "reasoning", "tool_delta", "tool", "data", "usage", "stop", "failure"}
-)
+from penstock.server.token_records import event_of
 
 _CONTENT_TYPES = frozenset({"text", "reasoning", "tool_delta", "tool", "data", "stop"})
 
@@ -45,17 +34,6 @@ def in_pieces(event: TokenEvent) -> list[TokenEvent]:
         return []
     kind, middle = type(event), len(event.text) // 2
     return [kind(text=event.text[:middle]), kind(text=event.text[middle:])]
-
-
-def event_of(record: Record) -> TokenEvent | None:
-    """The token event of a record; None where it is something else.
-
-    Raises BodyMalformed for a record of a token event's type that is none.
-    """
-    if record.type not in _TOKEN_TYPES:
-        return None
-    payload: dict[str, Json] = parse_object(record.payload.decode()) or {}
-    return from_record(record.type, payload)
 
 
 def is_content(record: Record) -> bool:

@@ -181,6 +181,12 @@ class TokenReader(Protocol):
         ...
 
 
+TOKEN_TYPES: Final = frozenset(
+    {"start", "text", "reasoning", "tool_delta", "tool", "data", "usage", "stop", "failure"}
+)
+"""The types of the records that hold token events: all that `to_record` gives."""
+
+
 def to_record(event: TokenEvent) -> tuple[str, dict[str, Json]]:
     """The record type and payload of a token event. Fields that say nothing are left out."""
     match event:

@@ -18,15 +18,12 @@ an early end for a success. Our own dialect has words for it, and needs nothing 
 from __future__ import annotations
 
 import hashlib
-import re
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
-
-import msgspec
 
 from penstock.core.cursor import (
     END_MARK,
@@ -50,19 +47,14 @@ from penstock.core.record import EndReason, Record
 from penstock.core.subscription import GapReason
 from penstock.llm.events import (
     Failure,
-    Json,
-    Reasoning,
     Start,
-    Text,
-    TokenEvent,
     Usage,
-    from_record,
-    parse_object,
 )
 from penstock.llm.write import native as own
 from penstock.llm.write.about import RECORD_TYPE, About
 from penstock.llm.write.dialects import find_out_dialect
 from penstock.llm.write.writer import HEARTBEAT, TokenWriter
+from penstock.server.token_records import event_of, is_deep, plain_text
 from penstock.server.view import SLICE_PAYLOAD_BYTES, Loading, ReadNow, Slice, View, slice_end
 from penstock.telemetry.hooks import Hooks
 from penstock.wire import native
@@ -77,21 +69,12 @@ PAGE_RECORDS: Final = 512
 KEPT_WRITERS: Final = 16
 """Writers kept beside the live one. One that repeats its answer at the end holds all of it."""
 
-# As deep as a request may nest, of which an opening record can repeat some, and a few levels
-# around it. Deeper values would exhaust the stack of who writes them, one time and not another.
-_MAX_DEPTH: Final = 128
-
-_TOKEN_TYPES: Final = frozenset(
-    {"start", "text", "reasoning", "tool_delta", "tool", "data", "usage", "stop", "failure"}
-)
 _LEAVING: Final = "this server goes away before the answer has ended; ask for the answer again"
 _GONE: Final = "what follows of the answer is kept no longer"
 _UNREADABLE: Final = "what follows of the answer cannot be read now; ask for it again"
 # Makes a writer begin; one waits for the usage, since its start says what the prompt cost.
 _STARTED: Final = (Start(id="", model=""), Usage(input_tokens=0, output_tokens=0))
 _SHOWN_AT: Final = 2  # the first record that is shown, as long as nobody knows: after the opening
-_STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*"')
-_BRACKET: Final = re.compile(rb"[\[\]{}]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,11 +108,11 @@ class Scribe:
         if writer is None:
             writer = self._writer = self._form.make_writer(record)
         position = self.position = record.position
-        if record.type == "text" and (piece := _plain_text(record.payload)) is not None:
+        if record.type == "text" and (piece := plain_text(record.payload)) is not None:
             run = writer.write_text(piece)
             if run is not None:
                 return self._form.shown(run, position)
-        event = _event_of(record)
+        event = event_of(record)
         if event is None:
             return b""
         writer.receive_event(event)
@@ -217,7 +200,7 @@ class DialectForm:
 
     def make_writer(self, first: Record | None) -> TokenWriter:
         """A writer that is to be fed from the first record on; None: there is none."""
-        if first is not None and first.type == RECORD_TYPE and not _is_deep(first.payload):
+        if first is not None and first.type == RECORD_TYPE and not is_deep(first.payload):
             with suppress(BodyMalformed):  # anybody may have written it
                 self._about = About.from_record(first)
         kind = self._kind
@@ -419,69 +402,6 @@ class _Feeding(Loading):
         piece = Slice(b"".join(runs), self.place, len(runs))
         self._to.made(after, piece, scribe)
         return piece
-
-
-# --- records as token events --------------------------------------------------------------------
-
-_TEXT_BEGINS: Final = b'{"text":"'
-
-
-def _plain_text(payload: bytes) -> bytes | None:
-    """The JSON string of a record of text, where it is on any dialect's wire as it is in the log:
-    no escape in it, no character that some client takes for a line end. None elsewhere."""
-    if not payload.startswith(_TEXT_BEGINS) or b"\\" in payload:
-        return None
-    last = len(payload) - 2
-    if payload.find(b'"', len(_TEXT_BEGINS)) != last or payload[last + 1 :] != b"}":
-        return None
-    if not payload.isascii() and (b"\xe2\x80" in payload or b"\xc2\x85" in payload):
-        return None
-    return payload[len(_TEXT_BEGINS) - 1 : -1]
-
-
-class _Said(msgspec.Struct):
-    text: str
-
-
-_decode_said = msgspec.json.Decoder(_Said).decode
-
-
-def _event_of(record: Record) -> TokenEvent | None:
-    """The token event of a record; None where it is none: anybody may have written it."""
-    type, payload = record.type, record.payload
-    # Nearly every record of an answer is a few characters of text: 0.5 µs this way, 4 by the other.
-    if type in ("text", "reasoning"):
-        try:
-            text = _decode_said(payload).text
-        except msgspec.DecodeError:
-            pass  # perhaps half a character, which only a laxer reader takes
-        else:
-            return Text(text=text) if type == "text" else Reasoning(text=text)
-    elif type not in _TOKEN_TYPES or _is_deep(payload):
-        return None
-    try:
-        return from_record(type, _object_of(payload))
-    except BodyMalformed:
-        return None
-
-
-def _object_of(payload: bytes) -> dict[str, Json]:
-    try:
-        return parse_object(payload.decode()) or {}
-    except UnicodeDecodeError:
-        return {}
-
-
-def _is_deep(payload: bytes) -> bool:
-    """Whether a JSON text nests deeper than any that we write."""
-    if payload.count(b"[") + payload.count(b"{") <= _MAX_DEPTH:
-        return False
-    depth = 0
-    for bracket in _BRACKET.findall(_STRING.sub(b"", payload)):
-        depth += 1 if bracket in b"[{" else -1
-        if depth > _MAX_DEPTH:
-            return True
-    return False
 
 
 def _about_nothing(name: str, epoch: int) -> About:

@@ -154,7 +154,7 @@ class Production:
         iterator = aiter(self._source)
         feed, now = self._feed, stream.hub.commits_now
         if isinstance(iterator, Pushes):
-            iterator.push_to(self._commit_now if feed is None else feed.offer)
+            iterator.push_to(self._commit_now)
         try:
             async for item in iterator:
                 records, end = self._records(item)
@@ -183,14 +183,13 @@ class Production:
 
     def _commit_now(self, records: Sequence[NewRecord]) -> bool:
         """Commit what a source pushes; what is wrong with it is found when it is yielded."""
-        stream = self._stream
-        now = stream.hub.commits_now
-        if now is None:
-            return False
-        limit = stream.hub.settings.max_record_bytes
+        stream, now = self._stream, self._stream.hub.commits_now
         try:
-            for record in records:
-                check(record, limit)
+            self._checked(records)
+            if self._feed is not None:
+                return self._feed.offer(records)
+            if now is None:
+                return False
             now.append_now(stream.name, records)
         except PenstockError:
             return False

@@ -19,7 +19,7 @@ from penstock.core.errors import Draining, OffsetGone, StreamNotFound
 from penstock.core.record import EndReason
 from penstock.gateway.answers import Answers
 from penstock.gateway.endpoints.exchange import Exchange
-from penstock.gateway.records import event_of, events_of, is_content
+from penstock.gateway.records import events_of, is_content
 from penstock.llm.events import Failure, TokenEvent, as_object
 from penstock.llm.write import openai_responses
 from penstock.llm.write.about import RECORD_TYPE, About
@@ -27,6 +27,7 @@ from penstock.llm.write.writer import Body, failure_of
 from penstock.server.dialects import DialectKind
 from penstock.server.endpoints.dialect import serve_dialect
 from penstock.server.stream import Stream
+from penstock.server.token_records import event_of
 from penstock.wire import http
 
 REQUEST_ID: Final = {

@@ -14,7 +14,13 @@ from __future__ import annotations
 from typing import Final
 
 from penstock.llm.ask.fields import Fields, read_model
-from penstock.llm.ask.read.conversation import need_messages, read_content, read_media_url
+from penstock.llm.ask.read.conversation import (
+    need_messages,
+    only_text,
+    read_content,
+    read_media_url,
+    say,
+)
 from penstock.llm.ask.request import (
     CallPart,
     MediaPart,
@@ -84,12 +90,12 @@ def _message(fields: Fields) -> Message | None:
     message: Message | None = None
     match role:
         case "developer" | "system":
-            parts = read_content(fields, "content", _text, _say)
+            parts = read_content(fields, "content", _text, say)
             message = Message(role="system", parts=parts)
         case "user":
-            message = Message(role="user", parts=read_content(fields, "content", _part, _say))
+            message = Message(role="user", parts=read_content(fields, "content", _part, say))
         case "assistant":
-            said = read_content(fields, "content", _text, _say)
+            said = read_content(fields, "content", _text, say)
             calls = tuple(map(_call, fields.each("toolCalls")))
             message = Message(role="assistant", parts=(*said, *calls))
         case "tool":
@@ -144,17 +150,6 @@ def _result(fields: Fields) -> ResultPart:
     return ResultPart(call_id=fields.name("toolCallId"), content=content, is_error=bool(error))
 
 
-def _say(text: str) -> Part:
-    return TextPart(text=text)
-
-
-def _text(fields: Fields) -> Part | None:
-    part = _part(fields)
-    if part is not None and not isinstance(part, TextPart):
-        raise fields.wrong("type", "is not text, and nothing else can stand here")
-    return part
-
-
 def _part(fields: Fields) -> Part | None:
     part: Part | None = None
     match fields.text("type", None):
@@ -207,3 +202,6 @@ def _tool(fields: Fields) -> Tool:
     )
     fields.rest()
     return tool
+
+
+_text = only_text(_part, "is not text, and nothing else can stand here")

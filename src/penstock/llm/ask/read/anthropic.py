@@ -15,9 +15,11 @@ from typing import Final
 from penstock.llm.ask.fields import Fields, read_model
 from penstock.llm.ask.read.conversation import (
     need_messages,
+    only_text,
     read_content,
     read_effort,
     read_media_url,
+    say,
 )
 from penstock.llm.ask.request import (
     CallPart,
@@ -56,7 +58,7 @@ def read(body: dict[str, Json]) -> Request:
         fields.note("max_tokens", 0)
     if "messages" not in fields:
         raise fields.wrong("messages", "is missing")
-    system = read_content(fields, "system", _text, _say)
+    system = read_content(fields, "system", _text, say)
     messages = [Message(role="system", parts=system)] if system else []
     messages += [m for turn in fields.each("messages") for m in _messages(turn)]
     need_messages(messages[1:] if system else messages, extra, "messages")
@@ -146,7 +148,7 @@ def _output(fields: Fields) -> tuple[Format | None, str]:
 def _messages(fields: Fields) -> list[Message]:
     word = fields.word("role", ("user", "assistant", "system"))
     role: Role = "system" if word == "system" else "user" if word == "user" else "assistant"
-    parts = read_content(fields, "content", _text if role == "system" else _part, _say)
+    parts = read_content(fields, "content", _text if role == "system" else _part, say)
     for part in parts:
         if role != "assistant" and isinstance(part, CallPart | ThoughtPart):
             raise fields.wrong("content", "has a block that only the assistant says")
@@ -167,17 +169,6 @@ def _apart(role: Role, parts: tuple[Part, ...]) -> list[Message]:
     if not messages:
         return [Message(role=role, parts=())]
     return [Message(role=whose, parts=tuple(said)) for whose, said in messages]
-
-
-def _say(text: str) -> Part:
-    return TextPart(text=text)
-
-
-def _text(fields: Fields) -> Part | None:
-    part = _part(fields)
-    if part is not None and not isinstance(part, TextPart):
-        raise fields.wrong("type", "is not text, and an instruction can be nothing else")
-    return part
 
 
 def _part(fields: Fields) -> Part | None:
@@ -248,7 +239,7 @@ def _call(fields: Fields) -> Part:
 
 def _result(fields: Fields) -> Part:
     call_id = fields.name("tool_use_id")
-    content = read_content(fields, "content", _part, _say)
+    content = read_content(fields, "content", _part, say)
     said = tuple(part for part in content if isinstance(part, TextPart | MediaPart))
     if len(said) != len(content):
         raise fields.wrong("content", "has a block that no tool can give back")
@@ -290,3 +281,6 @@ def _tool_choice(fields: Fields) -> tuple[ToolChoice | None, bool | None]:
     alone = given.flag("disable_parallel_tool_use")
     given.rest()
     return choice, None if alone is None else not alone
+
+
+_text = only_text(_part, "is not text, and an instruction can be nothing else")

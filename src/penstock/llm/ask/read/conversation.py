@@ -7,7 +7,7 @@ from collections.abc import Callable
 from penstock.core.errors import RequestMalformed
 from penstock.llm.ask.fields import Fields
 from penstock.llm.ask.json_values import read_data_url
-from penstock.llm.ask.request import EFFORTS, MediaPart, Message, Part, Thinking
+from penstock.llm.ask.request import EFFORTS, MediaPart, Message, Part, TextPart, Thinking
 from penstock.llm.events import Json
 
 ReadPart = Callable[[Fields], Part | None]
@@ -27,6 +27,23 @@ def read_content(
     holder = Fields({name: value}, fields.path, fields.extra)
     parts = (read_part(inner) for inner in holder.each(name))
     return tuple(part for part in parts if part is not None)
+
+
+def say(text: str) -> Part:
+    """A text as a part: what a string is where a list of parts may stand."""
+    return TextPart(text=text)
+
+
+def only_text(read_part: ReadPart, otherwise: str) -> ReadPart:
+    """Reads parts that can only be text; `otherwise` says what is wrong with another."""
+
+    def read(fields: Fields) -> Part | None:
+        part = read_part(fields)
+        if part is not None and not isinstance(part, TextPart):
+            raise fields.wrong("type", otherwise)
+        return part
+
+    return read
 
 
 def read_media_url(kind: str, url: str, name: str = "", media_type: str = "") -> MediaPart:

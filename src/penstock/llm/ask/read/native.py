@@ -21,6 +21,7 @@ from penstock.llm.ask.read.conversation import (
     read_content,
     read_effort,
     read_media_url,
+    say,
 )
 from penstock.llm.ask.request import (
     EFFORTS,
@@ -100,15 +101,11 @@ def _message(fields: Fields) -> Message:
     word = fields.word("role", ROLES)
     roles: dict[str, Role] = {role: role for role in ROLES}
     role = roles[word]
-    parts = read_content(fields, "content", _part, _say)
+    parts = read_content(fields, "content", _part, say)
     if not all(isinstance(part, _SAID[role]) for part in parts):
         raise fields.wrong("content", f"has a part that no message of role {role} has")
     fields.rest()
     return Message(role=role, parts=parts)
-
-
-def _say(text: str) -> Part:
-    return TextPart(text=text)
 
 
 def _part(fields: Fields) -> Part | None:
@@ -146,7 +143,7 @@ def _media(fields: Fields, kind: str) -> Part:
 
 def _result(fields: Fields) -> Part:
     call_id = fields.name("call_id")
-    content = read_content(fields, "content", _part, _say)
+    content = read_content(fields, "content", _part, say)
     said = tuple(part for part in content if isinstance(part, TextPart | MediaPart))
     if len(said) != len(content):
         raise fields.wrong("content", "has a part that no tool can give back")

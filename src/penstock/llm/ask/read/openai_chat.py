@@ -16,10 +16,12 @@ from typing import Final
 from penstock.llm.ask.fields import Fields, read_model
 from penstock.llm.ask.read.conversation import (
     need_messages,
+    only_text,
     read_content,
     read_effort,
     read_file_data,
     read_media_url,
+    say,
 )
 from penstock.llm.ask.request import (
     CallPart,
@@ -112,9 +114,9 @@ def _message(fields: Fields) -> Message | None:
     role = fields.word("role", _ROLES)
     match role:
         case "system" | "developer":
-            message = Message(role="system", parts=read_content(fields, "content", _text, _say))
+            message = Message(role="system", parts=read_content(fields, "content", _text, say))
         case "user":
-            message = Message(role="user", parts=read_content(fields, "content", _part, _say))
+            message = Message(role="user", parts=read_content(fields, "content", _part, say))
         case "assistant":
             message = Message(role="assistant", parts=_assistant(fields))
         case "tool":
@@ -133,7 +135,7 @@ def _assistant(fields: Fields) -> tuple[Part, ...]:
     calls = (_call(call) for call in fields.each("tool_calls"))
     return (
         *((ThoughtPart(text=thought),) if thought else ()),
-        *read_content(fields, "content", _part, _say),
+        *read_content(fields, "content", _part, say),
         *((TextPart(text=refusal),) if refusal else ()),
         *(call for call in calls if call is not None),
     )
@@ -159,20 +161,9 @@ def _call(fields: Fields) -> CallPart | None:
 def _result(fields: Fields) -> ResultPart:
     call_id = fields.name("tool_call_id")
     fields.text("name")
-    content = read_content(fields, "content", _part, _say)
+    content = read_content(fields, "content", _part, say)
     said = tuple(part for part in content if isinstance(part, TextPart | MediaPart))
     return ResultPart(call_id=call_id, content=said)
-
-
-def _say(text: str) -> Part:
-    return TextPart(text=text)
-
-
-def _text(fields: Fields) -> Part | None:
-    part = _part(fields)
-    if part is not None and not isinstance(part, TextPart):
-        raise fields.wrong("type", "is not text, and an instruction can be nothing else")
-    return part
 
 
 def _part(fields: Fields) -> Part | None:
@@ -285,3 +276,6 @@ def _schema(given: Fields) -> Format:
     )
     schema.rest()
     return format
+
+
+_text = only_text(_part, "is not text, and an instruction can be nothing else")

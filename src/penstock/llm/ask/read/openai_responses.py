@@ -19,6 +19,7 @@ from penstock.llm.ask.read.conversation import (
     read_effort,
     read_file_data,
     read_media_url,
+    say,
 )
 from penstock.llm.ask.request import (
     CallPart,
@@ -137,7 +138,7 @@ def _item(item: Fields) -> Message | None:
 
 def _message(item: Fields) -> Message:
     role = item.word("role", _ROLES)
-    parts = read_content(item, "content", _part, _say)
+    parts = read_content(item, "content", _part, say)
     match role:
         case "assistant":
             return Message(role="assistant", parts=parts)
@@ -151,7 +152,7 @@ def _message(item: Fields) -> Message:
 
 def _result(item: Fields) -> ResultPart:
     call_id = item.name("call_id")
-    content = read_content(item, "output", _part, _say)
+    content = read_content(item, "output", _part, say)
     said = tuple(part for part in content if isinstance(part, TextPart | MediaPart))
     return ResultPart(call_id=call_id, content=said)
 
@@ -159,10 +160,6 @@ def _result(item: Fields) -> ResultPart:
 def _thought(item: Fields) -> ThoughtPart:
     texts = [text.text("text") for name in ("content", "summary") for text in item.each(name)]
     return ThoughtPart(text="\n\n".join(texts), seal=item.text("encrypted_content"))
-
-
-def _say(text: str) -> Part:
-    return TextPart(text=text)
 
 
 def _part(fields: Fields) -> Part | None:

@@ -33,7 +33,7 @@ def head_of(method: str, url: URL, headers: Mapping[str, str], body_bytes: int) 
     return "".join(f"{_CONTROLS.sub(' ', line)}\r\n" for line in lines).encode() + b"\r\n"
 
 
-class Exchange(asyncio.Protocol):
+class HttpExchange(asyncio.Protocol):
     """A request that was sent, and what comes back.
 
     Attributes:
